@@ -1,0 +1,45 @@
+"""A configuration made into the objects of a fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from .data import FastaDataModule
+from .families import get_family
+from .module import RDModule
+from .progress import ResidueProgressBar
+
+
+def make_module(config: DictConfig) -> RDModule:
+    """The LightningModule that a configuration describes."""
+    return RDModule(
+        get_family(config.family.name),
+        config.target,
+        weights=config.family.weights,
+        solver=config.solver,
+        accumulate=config.accumulate,
+        on_nonfinite=config.on_nonfinite,
+        **config.regression,
+    )
+
+
+def make_data(config: DictConfig) -> FastaDataModule:
+    family = get_family(config.family.name)
+    return FastaDataModule(**config.data, tokenizer=family.tokenizer())
+
+
+def make_trainer(config: DictConfig) -> L.Trainer:
+    """A Trainer for one pass: no logger, no checkpoints and no summary unless configured."""
+    defaults: dict[str, Any] = {
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+    given = {key: value for key, value in defaults.items() if key not in config}
+    return instantiate(config, callbacks=[ResidueProgressBar()], **given)

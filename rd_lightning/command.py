@@ -1,0 +1,158 @@
+"""What every Hydra command shares: where conf/ is, typos, one-line errors, quiet libraries."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from .errors import InputError
+
+EXIT_INPUT = 1
+# Settings that name no key of ours: Hydra's flags that take a value are handled by Hydra.
+_FOREIGN = ("hydra.", "hydra/", "-")
+
+
+def config_folder() -> Path:
+    """conf/: inside the package when installed from a wheel, beside it in a source checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def run_command(config_name: str, job: Callable[[DictConfig], None]) -> None:
+    """Run a job under Hydra with the command line's overrides.
+
+    Bad input (:class:`InputError`) is one line on the standard error and exit status 1. An output
+    folder that the job left empty is removed.
+    """
+    problem = misspelt_override(config_name, sys.argv[1:])
+    if problem:
+        _fail(problem)
+
+    def guarded(config: DictConfig) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with quiet_libraries():
+                job(config)
+        except InputError as error:
+            _remove_if_empty(folder)
+            if is_main_process() or not getattr(error, "told_by_main_process", False):
+                _fail(str(error))
+            sys.exit(EXIT_INPUT)
+
+    # Hydra names the job after the function.
+    guarded.__name__ = config_name
+    guarded.__module__ = job.__module__
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(
+        guarded
+    )()
+
+
+def output_folder() -> Path:
+    """Of the running job; in a multirun, the job's own."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that Lightning or a scheduler started."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK"))
+
+
+def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
+    """A line that names the nearest keys, or the choices, if an override's key or group choice
+    does not exist; else None."""
+    overrides = [a for a in arguments if "=" in a and not a.startswith(_FOREIGN)]
+    folder = config_folder()
+    groups = {
+        p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in folder.iterdir() if p.is_dir()
+    }
+    chosen = {}
+    for key, value in (a.split("=", 1) for a in overrides):
+        for choice in value.split(",") if key in groups else ():
+            if choice not in groups[key]:
+                return f"no {key} {choice!r}; there are {', '.join(groups[key])}"
+            chosen[key] = choice
+    keys = _keys(config_name, folder, [f"{key}={choice}" for key, choice in chosen.items()])
+    for argument in overrides:
+        key = argument.split("=")[0]
+        if key.startswith(("+", "~")) or key in keys or key in groups:
+            continue
+        near = difflib.get_close_matches(key, [*keys, *groups], n=3, cutoff=0.5)
+        near += [k for k in keys if k.endswith("." + key)]
+        hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+        listing = f"'{Path(sys.argv[0]).name} --help' lists all keys"
+        return f"no key {key!r} in the configuration; {hint or listing}"
+    return None
+
+
+def _keys(config_name: str, folder: Path, overrides: Sequence[str]) -> set[str]:
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+            return set(_flattened(hydra.compose(config_name, overrides=list(overrides))))
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def _flattened(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        node = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index,call-overload]
+        if isinstance(node, dict):
+            yield from _flattened(OmegaConf.create(node), f"{name}.")
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Lightning's advice about loaders, loggers and accelerators is not a user's concern here."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers.*",
+                ".*IterableDataset.*__len__.*",
+                ".*GPU available but not used.*",
+                ".*`LightningModule.configure_optimizers` returned `None`.*",
+                ".*module.* in eval mode at the start of training.*",
+                ".*isinstance.treespec, LeafSpec.*",
+            ):
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if is_main_process() and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"[bold red]error:[/] {_escaped(message)}"
+    )
+    sys.exit(EXIT_INPUT)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,79 @@
+"""The forward pass of ESM-2's encoder, through ``scaled_dot_product_attention``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from esm.model.esm2 import ESM2
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# ESM-2 was trained with 15% of the tokens chosen, 80% of them replaced by <mask>; its token
+# dropout scales every input by the share that was left, at inference too.
+TRAINED_MASK_RATIO = 0.15 * 0.8
+
+
+def encode(
+    model: ESM2, tokens: Int[Tensor, "batch length"], *, padded: bool = True
+) -> Float[Tensor, "batch length width"]:
+    """Last-layer representations of every token, after the final layer norm.
+
+    Equals fair-esm's ``model(tokens, repr_layers=[n])["representations"][n]`` with
+    ``n = model.num_layers`` at every position that is not padding, without its (L, L) attention
+    matrices and without the language-model head. Differentiable in the weights.
+
+    Args:
+        model: a fair-esm ESM-2.
+        tokens: indices of ``model.alphabet``, ``<cls>`` first, ``<eos>`` last, padded on the right.
+        padded: whether any token is padding. False skips the attention mask (the caller knows it
+            from the lengths; asking the tensor would stall a GPU).
+    """
+    padding = tokens.eq(model.padding_idx)
+    x = _embed(model, tokens, padding)
+    attendable = ~padding[:, None, None, :] if padded else None
+    cos, sin = rotary_tables(model.layers[0].self_attn.rot_emb.inv_freq, tokens.shape[1])
+    for layer in model.layers:
+        x = x + _attend(layer.self_attn, layer.self_attn_layer_norm(x), cos, sin, attendable)
+        x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
+    return model.emb_layer_norm_after(x)
+
+
+def rotary_tables(
+    inverse_frequencies: Float[Tensor, " half"], length: int
+) -> tuple[Float[Tensor, "length head"], Float[Tensor, "length head"]]:
+    """Cosines and sines of rotary position embeddings (Su et al. 2021), always in float32.
+
+    In bfloat16 positions past 256 would collide, so the angles are never rounded to it.
+    """
+    positions = torch.arange(length, device=inverse_frequencies.device, dtype=torch.float32)
+    angles = torch.outer(positions, inverse_frequencies.float()).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def _embed(model: ESM2, tokens: Tensor, padding: Tensor) -> Tensor:
+    x = model.embed_scale * model.embed_tokens(tokens)
+    if model.token_dropout:
+        masked = tokens.eq(model.mask_idx)
+        observed = masked.sum(-1).to(x.dtype) / (~padding).sum(-1)
+        scale = (1 - TRAINED_MASK_RATIO) / (1 - observed)
+        x = x.masked_fill(masked[..., None], 0.0) * scale[:, None, None]
+    return x.masked_fill(padding[..., None], 0.0)
+
+
+def _attend(attention, x: Tensor, cos: Tensor, sin: Tensor, attendable: Tensor | None) -> Tensor:
+    batch, length, width = x.shape
+
+    def heads(projection: torch.nn.Linear) -> Tensor:
+        return projection(x).view(batch, length, attention.num_heads, -1).transpose(1, 2)
+
+    query = _rotate(heads(attention.q_proj), cos, sin)
+    key = _rotate(heads(attention.k_proj), cos, sin)
+    mixed = F.scaled_dot_product_attention(
+        query, key, heads(attention.v_proj), attn_mask=attendable, scale=attention.scaling
+    )
+    return attention.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)

@@ -1,0 +1,208 @@
+"""The frozen head: raw embeddings of a family in, nested (Matryoshka) embeddings out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .errors import InputError
+from .report import FitReport
+from .storage import read_tensors, write_json, write_tensors
+
+_KIND = "head"
+TENSORS_FILE = "head.safetensors"
+CONFIG_FILE = "config.json"
+
+
+class Block(NamedTuple):
+    """The columns that member k adds: ``h_k @ projection.T + z_{k-1} @ mapping.T + bias``.
+
+    projection = V_k', mapping = -(B_k V_k)', bias centres the residual: the regression is folded
+    in, so the d_k-wide prediction z_{k-1} B_k is never formed. Laid out as ``nn.Linear.weight``.
+    """
+
+    projection: Float[Tensor, "q d"]
+    mapping: Float[Tensor, "q z"]
+    bias: Float[Tensor, " q"]
+
+    def to(self, dtype: torch.dtype) -> Block:
+        return Block(*(tensor.to(dtype) for tensor in self))
+
+
+class RDHead(nn.Module):
+    """Reverse distillation of a model family (Catrina et al. 2026), frozen.
+
+    ``head([h_1, ..., h_k])`` is z_k: the first d_1 columns are h_1 bit for bit, the first d_j are
+    what the first j members alone give, bit for bit. There is nothing to train; gradients pass
+    through to the inputs. Computed in the dtype of the buffers, outside of autocast: the inputs are
+    cast to it, and the output has it.
+
+    Attributes:
+        names: of the members, smallest first.
+        dims: their widths; also the widths of the levels.
+        report: the fit's figures and where the head comes from.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        dims: Sequence[int],
+        blocks: Sequence[Block],
+        report: FitReport,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.dims = tuple(int(d) for d in dims)
+        self.report = report
+        if not len(self.names) == len(self.dims) == len(blocks) + 1:
+            raise InputError(
+                f"{len(names)} names, {len(dims)} widths and {len(blocks)} blocks do not fit"
+            )
+        for k, block in enumerate(blocks, start=1):
+            for name, shape in self._shapes(k).items():
+                tensor = getattr(block, name)
+                if tuple(tensor.shape) != shape:
+                    raise InputError(f"{name}_{k} is of shape {tuple(tensor.shape)}, not {shape}")
+                self.register_buffer(f"{name}_{k}", tensor.detach().contiguous())
+
+    def _shapes(self, k: int) -> dict[str, tuple[int, ...]]:
+        before, width = self.dims[k - 1], self.dims[k]
+        added = width - before
+        return {"projection": (added, width), "mapping": (added, before), "bias": (added,)}
+
+    @property
+    def width(self) -> int:
+        """Columns of the full output, d_K."""
+        return self.dims[-1]
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.dims)
+
+    def forward(
+        self,
+        embeddings: Sequence[Float[Tensor, "... _"]] | Mapping[str, Float[Tensor, "... _"]],
+    ) -> Float[Tensor, "... width"]:
+        """z_k from the raw embeddings of the first k members, in order or by name.
+
+        Any leading shape, the same for all. Equals the recursion
+        ``z_k = [z_{k-1} | (h_k - mu_k - (z_{k-1} - mean z_{k-1}) B_k) V_k]``.
+
+        Raises:
+            InputError: not the first k members, or their shapes do not fit.
+        """
+        members = self._in_order(embeddings)
+        leading = members[0].shape[:-1]
+        with torch.autocast(members[0].device.type, enabled=False):
+            rows = [h.to(self.dtype).reshape(-1, h.shape[-1]) for h in members]
+            z = rows[0]
+            for k, h in enumerate(rows[1:], start=1):
+                added = F.linear(h, self._tensor("projection", k), self._tensor("bias", k))
+                added = torch.addmm(added, z, self._tensor("mapping", k).mT)
+                z = torch.cat([z, added], dim=-1)
+        return z.reshape(*leading, z.shape[-1])
+
+    def _tensor(self, name: str, k: int) -> Tensor:
+        return self.get_buffer(f"{name}_{k}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the buffers and the output; float32 for a head of one member."""
+        return next((b.dtype for b in self.buffers()), torch.float32)
+
+    def _in_order(self, embeddings: Sequence[Tensor] | Mapping[str, Tensor]) -> list[Tensor]:
+        if isinstance(embeddings, Mapping):
+            names = self.names[: len(embeddings)]
+            if set(embeddings) != set(names):
+                raise InputError(
+                    f"expected the first members of {list(self.names)}, got {list(embeddings)}"
+                )
+            members = [embeddings[name] for name in names]
+        else:
+            members = list(embeddings)
+        if not 1 <= len(members) <= len(self.dims):
+            raise InputError(f"expected 1 to {len(self.dims)} embeddings, got {len(members)}")
+        for h, name, width in zip(members, self.names, self.dims, strict=False):
+            if h.shape[-1] != width or h.shape[:-1] != members[0].shape[:-1]:
+                shapes = [tuple(m.shape) for m in members]
+                raise InputError(
+                    f"expected (..., {width}) for {name}, all with one leading shape; got {shapes}"
+                )
+        return members
+
+    def level(self, name_or_width: str | int) -> int:
+        """Number of members, k, of a level given by name ("35M") or by its width (480).
+
+        Raises:
+            InputError: there is no such level.
+        """
+        values: Sequence[str | int] = self.names if isinstance(name_or_width, str) else self.dims
+        if name_or_width not in values:
+            raise InputError(
+                f"no level {name_or_width!r}; there are "
+                + ", ".join(f"{n} ({d})" for n, d in zip(self.names, self.dims, strict=True))
+            )
+        return values.index(name_or_width) + 1
+
+    def truncate(self, name_or_width: str | int) -> RDHead:
+        """The head up to a level; its output is a prefix of this one's, bit for bit."""
+        k = self.level(name_or_width)
+        blocks = [Block(*(self._tensor(name, j) for name in Block._fields)) for j in range(1, k)]
+        return RDHead(self.names[:k], self.dims[:k], blocks, self.report.truncated(k))
+
+    def extra_repr(self) -> str:
+        levels = " -> ".join(f"{n} ({d})" for n, d in zip(self.names, self.dims, strict=True))
+        return f"{levels}, regression={self.report.regression}, dtype={self.dtype}"
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write ``head.safetensors`` and ``config.json`` (names, widths, the report)."""
+        folder = Path(folder)
+        tensors = dict(self.named_buffers())
+        write_tensors(folder / TENSORS_FILE, tensors, {"kind": _KIND})
+        config: dict[str, Any] = {
+            "kind": _KIND,
+            "names": list(self.names),
+            "dims": list(self.dims),
+            "report": self.report.to_dict(),
+        }
+        write_json(folder / CONFIG_FILE, config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike) -> RDHead:
+        """Read what :meth:`save_pretrained` wrote, bit for bit.
+
+        Raises:
+            InputError: a file is missing, damaged or does not fit.
+        """
+        config = _read_config(Path(folder) / CONFIG_FILE)
+        tensors, _ = read_tensors(Path(folder) / TENSORS_FILE, _KIND)
+        try:
+            blocks = [
+                Block(*(tensors[f"{name}_{k}"] for name in Block._fields))
+                for k in range(1, len(config["dims"]))
+            ]
+            report = FitReport.from_dict(config["report"])
+            return cls(config["names"], config["dims"], blocks, report)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder}: the files do not fit each other ({error})") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import json
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a head is a folder with {CONFIG_FILE}")
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("kind") != _KIND:
+        raise InputError(f"{path}: not the configuration of an RDHead")
+    return config

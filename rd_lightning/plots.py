@@ -1,0 +1,90 @@
+"""report.png: the residual spectra, R2 by stage, cumulative variance against width."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from .report import FitReport
+from .storage import atomic_path
+
+
+def save_report_picture(
+    report: FitReport, dims: Sequence[int], names: Sequence[str], path: str | os.PathLike
+) -> None:
+    """Draw a fit's report to a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # A Figure of its own: pyplot would pick a backend for the whole process.
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    spectra, r2, share = figure.subplots(1, 3)
+    _draw_spectra(spectra, report)
+    _draw_r2(r2, report)
+    _draw_share(share, report, dims, names)
+    with atomic_path(path) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary)
+
+
+def _draw_spectra(axes, report: FitReport) -> None:
+    for i, stage in enumerate(report.stages):
+        values = np.clip(np.array(stage.residual_spectrum), 1e-300, None)
+        shown = values > values[0] * 1e-12
+        index = np.arange(1, len(values) + 1)
+        label = f"{stage.source} → {stage.target}"
+        axes.plot(index[shown], values[shown], color=f"C{i}", label=label)
+        if stage.rank < len(values):
+            axes.plot(stage.rank, values[stage.rank - 1], "o", color=f"C{i}")
+    axes.set(
+        title="Residual spectra (dot: last direction kept)",
+        xlabel="direction",
+        ylabel="variance of the residual",
+        xscale="log",
+        yscale="log",
+    )
+    axes.legend(frameon=False)
+
+
+def _draw_r2(axes, report: FitReport) -> None:
+    positions = np.arange(len(report.stages))
+    bars = [("fit", [s.r2_fit for s in report.stages])]
+    if all(s.r2_heldout is not None for s in report.stages):
+        bars.append(("held-out", [s.r2_heldout for s in report.stages]))
+    width = 0.8 / len(bars)
+    for i, (label, values) in enumerate(bars):
+        at = positions + (i - (len(bars) - 1) / 2) * width
+        drawn = axes.bar(at, values, width, label=label, color=f"C{i}")
+        axes.bar_label(drawn, fmt="%.2f", fontsize=8)
+    axes.set_xticks(positions, [f"{s.source} → {s.target}" for s in report.stages])
+    axes.set(title="Explained by the smaller models", ylabel="R²")
+    axes.set_ylim(min(0, *(v for _, values in bars for v in values)) * 1.1, 1.2)
+    axes.legend(frameon=False, loc="upper center", ncols=len(bars))
+
+
+def _draw_share(axes, report: FitReport, dims: Sequence[int], names: Sequence[str]) -> None:
+    """Share of the residual's variance held by its leading directions, by width of z_k."""
+    for i, stage in enumerate(report.stages):
+        held = np.cumsum(stage.residual_spectrum) / stage.residual_variance
+        width = dims[i] + np.arange(len(held) + 1)
+        held = np.concatenate([[0], held])
+        axes.plot(width[: stage.rank + 1], held[: stage.rank + 1], color=f"C{i}")
+        axes.plot(width[stage.rank :], held[stage.rank :], color=f"C{i}", alpha=0.35, ls=":")
+        axes.annotate(
+            f"{stage.target}: {held[stage.rank]:.0%}",
+            (width[stage.rank], held[stage.rank]),
+            xytext=(-4, 6),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(dims, [f"{d}\n{n}" for d, n in zip(dims, names, strict=True)])
+    axes.minorticks_off()
+    axes.set(
+        title="Residual variance kept (dotted: left out)",
+        xlabel="width of the embedding",
+        ylabel="cumulative share",
+        ylim=(0, 1.08),
+    )

@@ -1,0 +1,36 @@
+"""Arithmetic that outside settings cannot degrade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def true_float32(device_type: str) -> Iterator[None]:
+    """Inside, float32 products are float32: no autocast, no TF32, no bfloat16 passes.
+
+    The settings found at entry are put back at exit, also after an exception.
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, setting in zip(backends, before, strict=True):
+            backend.fp32_precision = setting
+
+
+def has_fast_float64(device: torch.device) -> bool:
+    """Whether float64 runs at half the float32 rate or better: the CPU, and data-centre GPUs."""
+    if device.type == "cpu":
+        return True
+    if device.type == "cuda":
+        # A100 and A30 (8.0), H100, H200 and GH200 (9.0), B200 (10.0); V100 (7.0), P100 (6.0).
+        return torch.cuda.get_device_capability(device) in {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
+    return False

@@ -1,0 +1,96 @@
+"""A progress bar in residues: how many are done, how fast, how long it will still take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from .data import Batch, FastaDataModule
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} residues/s")
+
+
+def residue_progress(console: Console) -> Progress:
+    """A bar with share, residues/s and time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Speed(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class ResidueProgressBar(ProgressBar):
+    """Lightning's bar with a plan's residues in place of batches; one bar for all processes."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        super().__init__()
+        self._console = console or Console(stderr=True)
+        self._progress: Progress | None = None
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        data = getattr(trainer, "datamodule", None)
+        if not (self._enabled and trainer.is_global_zero and isinstance(data, FastaDataModule)):
+            return
+        assert data.plan is not None
+        self._plan = data.plan
+        self._progress = residue_progress(self._console)
+        self._task = self._progress.add_task("streaming", total=data.plan.summary().num_residues)
+        self._progress.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._progress is None:
+            return
+        # The processes are in step: with this batch, the others' of the same turn are done too.
+        first = batch_idx * trainer.world_size
+        turn = range(first, min(first + trainer.world_size, len(self._plan)))
+        self._progress.advance(self._task, sum(map(self._plan.num_residues, turn)))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -1,0 +1,47 @@
+"""Sequences to token indices, by table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .fasta import RESIDUES
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """One token a residue, one special token before and one after."""
+
+    table: np.ndarray
+    """(256,) int64: token of each byte; -1 where the byte is no residue."""
+    begin: int
+    end: int
+    padding: int
+
+    def encode(self, sequences: Sequence[bytes]) -> np.ndarray:
+        """(batch, longest + 2) int64, padded on the right.
+
+        Equals fair-esm's batch converter on the same sequences.
+        """
+        longest = max(map(len, sequences))
+        tokens = np.full((len(sequences), longest + 2), self.padding, np.int64)
+        tokens[:, 0] = self.begin
+        for row, sequence in zip(tokens, sequences, strict=True):
+            row[1 : len(sequence) + 1] = self.table[np.frombuffer(sequence, np.uint8)]
+            row[len(sequence) + 1] = self.end
+        return tokens
+
+
+@lru_cache(maxsize=1)
+def esm_tokenizer() -> Tokenizer:
+    """ESM-2's: fair-esm's alphabet "ESM-1b"."""
+    from esm.data import Alphabet
+
+    alphabet = Alphabet.from_architecture("ESM-1b")
+    table = np.full(256, -1, np.int64)
+    for letter in RESIDUES:
+        table[ord(letter)] = alphabet.get_idx(letter)
+    return Tokenizer(table, alphabet.cls_idx, alphabet.eos_idx, alphabet.padding_idx)

@@ -1,0 +1,123 @@
+"""Shapes and types are checked while the tests run; shared inputs."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("rd_lightning", "beartype.beartype")
+
+import os  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from esm.model.esm2 import ESM2  # noqa: E402
+
+from rd_lightning.families import Family, Member  # noqa: E402
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SEEDS = (0, 1, 2)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="takes minutes; run with --slow")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _one_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler's variables around the tests would make them think they are one rank of many."""
+    for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def family_rows(
+    num_rows: int, dims: Sequence[int], seed: int, *, mean: float = 0.0, noise: float = 0.3
+) -> list[torch.Tensor]:
+    """Float64 embeddings of models that see the same 12 hidden factors, nonlinearly."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    factors = normal(num_rows, 12)
+    return [
+        torch.tanh(factors @ normal(12, d) / 3)
+        + noise * normal(num_rows, d) * torch.linspace(1, 0.1, d, dtype=torch.float64)
+        + mean * (1 + torch.rand(d, generator=generator, dtype=torch.float64))
+        for d in dims
+    ]
+
+
+def tiny_family() -> Family:
+    """Three ESM-2s of 8, 12 and 16 columns with random weights."""
+
+    def load(member: Member, folder: Path | None) -> ESM2:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(member.width)
+            return ESM2(member.num_layers, member.width, member.num_heads)
+
+    members = (
+        Member("A", 8, "", 1, 2),
+        Member("B", 12, "", 2, 2),
+        Member("C", 16, "", 2, 4),
+    )
+    return Family("tiny", members, load)
+
+
+@pytest.fixture
+def family() -> Family:
+    return tiny_family()
+
+
+def random_sequences(number: int, seed: int, *, longest: int = 60) -> list[str]:
+    generator = torch.Generator().manual_seed(seed)
+    letters = "LAGVSERTIDPKQNFYMHWC"
+    lengths = torch.randint(1, longest + 1, (number,), generator=generator).tolist()
+    return [
+        "".join(letters[i] for i in torch.randint(20, (n,), generator=generator).tolist())
+        for n in lengths
+    ]
+
+
+@pytest.fixture
+def fasta(tmp_path: Path) -> Callable[..., Path]:
+    """Writes sequences, or (id, sequence) pairs, to a FASTA file."""
+
+    def write(records: Sequence[str] | Sequence[tuple[str, str]], name: str = "x.fasta") -> Path:
+        path = tmp_path / name
+        pairs = [r if isinstance(r, tuple) else (f"s{i}", r) for i, r in enumerate(records)]
+        path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in pairs))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def one_thread():
+    """Float32 sums of a forward pass depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def clean_environment() -> dict[str, str]:
+    """For a command in a subprocess: one thread, no network, no scheduler's variables."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "RANK")}
+    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

@@ -1,0 +1,62 @@
+"""Imports go down only (a floor never imports from its own or a higher one)."""
+
+import ast
+from pathlib import Path
+
+import rd_lightning
+
+PACKAGE = Path(rd_lightning.__file__).parent
+FLOORS = [
+    {"errors", "precision", "distributed", "report", "provenance", "esm2", "linalg"},
+    {"fasta", "storage"},
+    {"store", "tokens", "regression", "moments", "head", "plots"},
+    {"families", "plan"},
+    {"backbone", "data", "solve"},
+    {"module", "progress", "tables"},
+    {"outputs"},
+    {"build", "command"},
+    {"fit"},
+]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {name.split(".")[0] for name in names}
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [getattr(node, "module", None)] + [alias.name for alias in node.names]
+            assert not any((n or "").startswith("rd_lightning") for n in names), path
+    return found
+
+
+def test_every_file_stands_on_a_floor():
+    files = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"}
+    assert files == set().union(*FLOORS)
+
+
+def test_imports_only_go_down():
+    for floor, names in enumerate(FLOORS):
+        below = set().union(*FLOORS[:floor]) if floor else set()
+        for name in names:
+            wrong = imports(PACKAGE / f"{name}.py") - below
+            assert not wrong, f"{name}.py imports {sorted(wrong)}"
+
+
+def test_files_are_small():
+    for path in PACKAGE.rglob("*.py"):
+        lines = len(path.read_text().splitlines())
+        assert lines <= 400, f"{path.name} has {lines} lines: does it hold two ideas?"
+
+
+def test_no_pickle_is_loaded():
+    """torch.load appears once, weights_only, in families; numpy never loads pickles."""
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        assert "import pickle" not in text
+        assert "allow_pickle=True" not in text
+        assert "weights_only=False" not in text
+        if "torch.load(" in text:
+            assert path.name == "families.py"
+            assert text.count("torch.load(") == text.count("weights_only=True")
