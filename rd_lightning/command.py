@@ -102,18 +102,16 @@ def _keys(config_name: str, folder: Path, overrides: Sequence[str]) -> set[str]:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
-            return set(_flattened(hydra.compose(config_name, overrides=list(overrides))))
+            config = hydra.compose(config_name, overrides=list(overrides))
+            return set(_flattened(OmegaConf.to_container(config, resolve=False)))
     finally:
         GlobalHydra.instance().hydra = before
 
 
-def _flattened(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in config:
-        name = f"{prefix}{key}"
-        yield name
-        node = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index,call-overload]
-        if isinstance(node, dict):
-            yield from _flattened(OmegaConf.create(node), f"{name}.")
+def _flattened(config: object, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items() if isinstance(config, dict) else ():
+        yield f"{prefix}{key}"
+        yield from _flattened(value, f"{prefix}{key}.")
 
 
 @contextmanager

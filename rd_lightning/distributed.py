@@ -16,7 +16,7 @@ class FrozenDDPStrategy(DDPStrategy):
     """
 
     def configure_ddp(self) -> None:
-        self.pre_configure_ddp()
+        """Wrap nothing."""
 
 
 def is_distributed() -> bool:

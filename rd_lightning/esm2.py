@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from esm.model.esm2 import ESM2
@@ -31,8 +33,9 @@ def encode(
     padding = tokens.eq(model.padding_idx)
     x = _embed(model, tokens, padding)
     attendable = ~padding[:, None, None, :] if padded else None
-    cos, sin = rotary_tables(model.layers[0].self_attn.rot_emb.inv_freq, tokens.shape[1])
-    for layer in model.layers:
+    layers: Any = model.layers  # of fair-esm's TransformerLayer, which torch types as Module
+    cos, sin = rotary_tables(layers[0].self_attn.rot_emb.inv_freq, tokens.shape[1])
+    for layer in layers:
         x = x + _attend(layer.self_attn, layer.self_attn_layer_norm(x), cos, sin, attendable)
         x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
     return model.emb_layer_norm_after(x)
@@ -60,7 +63,9 @@ def _embed(model: ESM2, tokens: Tensor, padding: Tensor) -> Tensor:
     return x.masked_fill(padding[..., None], 0.0)
 
 
-def _attend(attention, x: Tensor, cos: Tensor, sin: Tensor, attendable: Tensor | None) -> Tensor:
+def _attend(
+    attention: Any, x: Tensor, cos: Tensor, sin: Tensor, attendable: Tensor | None
+) -> Tensor:
     batch, length, width = x.shape
 
     def heads(projection: torch.nn.Linear) -> Tensor:

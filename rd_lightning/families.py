@@ -174,8 +174,8 @@ MINI = register_family(
         "mini",
         (
             Member("50K", 32, "mini_50K", 4, 2),
-            Member("300K", 64, "mini_300K", 6, 4),
-            Member("1.2M", 128, "mini_1.2M", 6, 4),
+            Member("200K", 64, "mini_200K", 4, 4),
+            Member("800K", 128, "mini_800K", 4, 4),
         ),
         load_mini,
     )

@@ -49,7 +49,7 @@ class JointMoments:
         if precision not in ("auto", "float64", "float32"):
             raise InputError(f"precision is auto, float64 or float32, not {precision!r}")
         self.dims = tuple(int(d) for d in dims)
-        self.precision = precision
+        self.precision: Precision = precision
         self.shift: Float[Tensor, " D"] | None = None
         """Fixed at the first batch, or before it with :meth:`set_shift_`."""
         self._state: Tensor | None = None
@@ -207,7 +207,7 @@ class JointMoments:
     # Combination
 
     def clone(self) -> JointMoments:
-        copy = JointMoments(self.dims, precision=self.precision)
+        copy = type(self)(self.dims, precision=self.precision)
         copy.shift = None if self.shift is None else self.shift.clone()
         copy._state = None if self._state is None else self._state.clone()
         return copy

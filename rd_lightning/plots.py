@@ -50,8 +50,9 @@ def _draw_spectra(axes, report: FitReport) -> None:
 def _draw_r2(axes, report: FitReport) -> None:
     positions = np.arange(len(report.stages))
     bars = [("fit", [s.r2_fit for s in report.stages])]
-    if all(s.r2_heldout is not None for s in report.stages):
-        bars.append(("held-out", [s.r2_heldout for s in report.stages]))
+    heldout = [s.r2_heldout for s in report.stages if s.r2_heldout is not None]
+    if len(heldout) == len(report.stages):
+        bars.append(("held-out", heldout))
     width = 0.8 / len(bars)
     for i, (label, values) in enumerate(bars):
         at = positions + (i - (len(bars) - 1) / 2) * width

@@ -1,13 +1,13 @@
 """Train the bundled `mini` family: ESM-2's architecture and objective at toy widths.
 
-    python scripts/train_mini.py DB.fasta.gz OUT --member xs
+    python scripts/train_mini.py DB.fasta.gz OUT --member 50K
 
 Masked language modelling (Devlin et al. 2019, as in ESM-2): 15% of the residues are chosen, of
 them 80% become <mask>, 10% a random amino acid, 10% stay. Hidden matrices are trained with Muon
 (Jordan et al. 2024), everything else with AdamW. Held out are the sequences whose SHA-256 falls in
 the lowest 5%, so copies of a sequence are always on one side.
 
-Writes OUT/<member>.safetensors (float16) and OUT/<member>.json: residues seen, held-out
+Writes OUT/mini_<member>.safetensors (float16) and OUT/mini_<member>.json: residues seen, held-out
 perplexity of the float16 weights and unigram perplexity of the same masked residues.
 """
 
@@ -30,14 +30,14 @@ from safetensors.torch import save_file
 from rd_lightning.esm2 import encode
 
 MEMBERS = {  # name: (layers, width, heads)
-    "xs": (3, 32, 2),
-    "s": (3, 64, 4),
-    "m": (3, 128, 4),
+    "50K": (4, 32, 2),
+    "200K": (4, 64, 4),
+    "800K": (4, 128, 4),
 }
 AMINO_ACIDS = "LAGVSERTIDPKQNFYMHWC"
 NEIGHBOURS = [(-1, 1, -2, 2), (-1, 1, -4, 4), (-3, 3)]  # by layer, in residues
 HELD_OUT_SHARE = 0.05
-LONG_CROP, SHORT_CROP, LONG_SHARE = 1022, 126, 0.03
+LONG_CROP, SHORT_CROP, LONG_SHARE = 1022, 254, 0.1
 
 
 class Muon(torch.optim.Optimizer):
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--member", choices=MEMBERS, required=True)
     parser.add_argument("--residues", type=float, default=20e6, help="residues to train on")
     parser.add_argument("--tokens-per-batch", type=int, default=2048)
-    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -243,8 +243,10 @@ def main() -> None:
         **evaluate(model, held_out, unigram),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    save_file(weights, arguments.out / f"{arguments.member}.safetensors")
-    (arguments.out / f"{arguments.member}.json").write_text(json.dumps(record, indent=2) + "\n")
+    save_file(weights, arguments.out / f"mini_{arguments.member}.safetensors")
+    (arguments.out / f"mini_{arguments.member}.json").write_text(
+        json.dumps(record, indent=2) + "\n"
+    )
     print(json.dumps(record, indent=2))
 
 

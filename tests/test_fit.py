@@ -12,6 +12,7 @@ import yaml
 
 from rd_lightning import FastaDataModule, JointMoments, RDHead, RDModule
 from rd_lightning.command import config_folder, misspelt_override
+from rd_lightning.fit import main
 
 from .conftest import clean_environment
 
@@ -29,19 +30,19 @@ def rd_fit(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
     )
 
 
-SMALL = ("data.num_sequences=12", "target=300K")
+SMALL = ("data.num_sequences=12", "target=200K")
 
 
 def test_a_run_says_what_it_does_and_writes_what_it_says(tmp_path):
     done = rd_fit(tmp_path, "out=run", "data.heldout=0.2", *SMALL)
     assert done.returncode == 0, done.stderr
     for part in (
-        "mini: 50K (32) -> 300K (64)",
+        "mini: 50K (32) -> 200K (64)",
         "12 of 300 records",
         "held out",
         "batches",
         "float64",
-        "50K -> 300K",
+        "50K -> 200K",
         "residues/s",
         "head, moments and report:",
     ):
@@ -59,7 +60,7 @@ def test_a_run_says_what_it_does_and_writes_what_it_says(tmp_path):
     head = RDHead.from_pretrained(tmp_path / "run" / "head")
     moments = JointMoments.load(tmp_path / "run" / "moments.safetensors")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert head.names == ("50K", "300K")
+    assert head.names == ("50K", "200K")
     assert report["num_residues"] == moments.num_rows == head.report.num_residues
     assert report["config"]["data"]["heldout"] == 0.2
     assert report["context"]["family"] == "mini"
@@ -85,8 +86,8 @@ BAD = {
     "data.fasta=text.fasta": "text.fasta: not a FASTA file: line 1 is 'hello'",
     "data.fasta=digit.fasta": "digit.fasta: 1 unusable record(s): record 2 (b, line 3): "
     "not an amino acid: '1' at position 3",
-    "data.fasta=short.fasta": "8 residues cannot determine 64 directions of 300K",
-    "target=7B": "no member '7B' in the family mini: 50K, 300K, 1.2M",
+    "data.fasta=short.fasta": "8 residues cannot determine 64 directions of 200K",
+    "target=7B": "no member '7B' in the family mini: 50K, 200K, 800K",
     "target=50K": "50K is the smallest member of mini",
     "family=esm3": "no family 'esm3'; there are esm2, mini",
     "trainer=tpu": "no trainer 'tpu'; there are cpu, ddp, ddp_cpu, gpu",
@@ -102,22 +103,32 @@ BAD = {
 
 
 @pytest.mark.parametrize("override", BAD)
-def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, override):
+def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, monkeypatch, capfd, override):
     (tmp_path / "empty.fasta").touch()
     (tmp_path / "text.fasta").write_text("hello\n")
     (tmp_path / "digit.fasta").write_text(">a\nACD\n>b\nAC1\n")
     (tmp_path / "short.fasta").write_text(">a\nACDEFGHI\n")
     before = sorted(p.name for p in tmp_path.iterdir())
-    arguments = [override] if override.startswith("target") else [override, "target=300K"]
+    arguments = [override] if override.startswith("target") else [override, "target=200K"]
     if "short" in override:
         arguments.append("data.heldout=0")
-    done = rd_fit(tmp_path, *arguments)
-    assert done.returncode not in (0, 2), done.stdout
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rd-fit", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    printed = capfd.readouterr().err
+    errors = [line for line in printed.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, printed
     assert BAD[override] in errors[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in printed
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_the_process_fails_too(tmp_path):
+    done = rd_fit(tmp_path, "data.fasta=none.fasta")
+    assert done.returncode == 1
+    assert done.stderr == "error: none.fasta: no such file; give the path of a FASTA file\n"
 
 
 def test_the_nearest_keys_are_named():
