@@ -6,9 +6,11 @@ from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from .data import FastaDataModule
+from .errors import InputError
 from .families import get_family
 from .module import RDModule
 from .progress import ResidueProgressBar
@@ -42,4 +44,10 @@ def make_trainer(config: DictConfig) -> L.Trainer:
         "use_distributed_sampler": False,
     }
     given = {key: value for key, value in defaults.items() if key not in config}
-    return instantiate(config, callbacks=[ResidueProgressBar()], **given)
+    try:
+        return instantiate(config, callbacks=[ResidueProgressBar()], **given)
+    except Exception as error:  # Hydra wraps what the Trainer raises
+        cause = error.__cause__ or error
+        if not isinstance(cause, (MisconfigurationException, ValueError, TypeError)):
+            raise
+        raise InputError(f"the trainer cannot be made: {' '.join(str(cause).split())}") from error

@@ -117,6 +117,8 @@ def _flattened(config: object, prefix: str = "") -> Iterator[str]:
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Lightning's advice about loaders, loggers and accelerators is not a user's concern here."""
+    import lightning.pytorch  # noqa: F401  (sets the level of its logger when first imported)
+
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -6,3 +6,16 @@ class InputError(ValueError):
 
     Commands print it as one line and exit with status 1; in Python it is a ``ValueError``.
     """
+
+
+def check_whole(name: str, value: object, *, least: int) -> None:
+    """Raise InputError unless ``value`` is a whole number of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is a whole number of at least {least}, not {value!r}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise InputError unless ``value`` is one of the choices."""
+    if value not in choices:
+        listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise InputError(f"{name} is {listed}, not {value!r}")

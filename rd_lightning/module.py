@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import distributed
 from .backbone import load_backbones, residue_embeddings
 from .data import Batch, FastaDataModule
-from .errors import InputError
+from .errors import InputError, check_choice
 from .families import Family, get_family
 from .head import RDHead
 from .moments import JointMoments, Precision, batch_mean, finite_rows
@@ -69,8 +69,7 @@ class RDModule(L.LightningModule):
         self.family = get_family(family) if isinstance(family, str) else family
         self.members = self.family.up_to(target)
         self.weights = None if weights is None else Path(weights)
-        if on_nonfinite not in ("raise", "skip"):
-            raise InputError(f"on_nonfinite is 'raise' or 'skip', not {on_nonfinite!r}")
+        check_choice("on_nonfinite", on_nonfinite, ("raise", "skip"))
         self.on_nonfinite = on_nonfinite
         self.solve_options: dict[str, Any] = {
             "regression": regression,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from . import distributed
-from .errors import InputError
+from .errors import InputError, check_choice
 from .precision import has_fast_float64, true_float32
 from .storage import read_tensors, write_tensors
 
@@ -46,8 +46,7 @@ class JointMoments:
     def __init__(self, dims: Sequence[int], *, precision: Precision = "auto") -> None:
         if not dims or any(d < 1 for d in dims):
             raise InputError(f"dims are the widths of the models, at least one; got {list(dims)}")
-        if precision not in ("auto", "float64", "float32"):
-            raise InputError(f"precision is auto, float64 or float32, not {precision!r}")
+        check_choice("precision", precision, get_args(Precision))
         self.dims = tuple(int(d) for d in dims)
         self.precision: Precision = precision
         self.shift: Float[Tensor, " D"] | None = None

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_choice, check_whole
 from .store import SequenceStore
 
 LongPolicy = Literal["window", "whole", "skip", "truncate"]
@@ -37,16 +37,15 @@ class PlanSettings:
     """Of the random subset."""
 
     def __post_init__(self) -> None:
-        if self.tokens_per_batch < 1:
-            raise InputError(f"tokens_per_batch is at least 1, not {self.tokens_per_batch}")
-        if self.max_residues < 1:
-            raise InputError(f"max_residues is at least 1, not {self.max_residues}")
-        if self.long not in ("window", "whole", "skip", "truncate"):
-            raise InputError(f"long is window, whole, skip or truncate, not {self.long!r}")
-        if not 0 <= self.heldout < 1:
-            raise InputError(f"heldout is a share in [0, 1), not {self.heldout}")
-        if self.num_sequences is not None and self.num_sequences < 1:
-            raise InputError(f"num_sequences is at least 1, not {self.num_sequences}")
+        check_whole("tokens_per_batch", self.tokens_per_batch, least=1)
+        check_whole("max_residues", self.max_residues, least=1)
+        check_choice("long", self.long, get_args(LongPolicy))
+        check_whole("seed", self.seed, least=0)
+        if self.num_sequences is not None:
+            check_whole("num_sequences", self.num_sequences, least=1)
+        share = self.heldout
+        if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share < 1:
+            raise InputError(f"heldout is a share in [0, 1), not {share!r}")
 
 
 @dataclass

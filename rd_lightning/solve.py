@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, check_choice
 from .head import Block, RDHead
 from .linalg import eigh_descending, randomized_eigh
 from .moments import JointMoments
@@ -241,10 +241,8 @@ def _check(
                 f"widths must grow, but {names[k]} has {dims[k]} after {names[k - 1]}'s "
                 f"{dims[k - 1]}: there is nothing to add"
             )
-    if regression not in ("pcr", "ridge", "ols"):
-        raise InputError(f"regression is pcr, ridge or ols, not {regression!r}")
-    if solver not in ("auto", "exact", "randomized"):
-        raise InputError(f"solver is auto, exact or randomized, not {solver!r}")
+    check_choice("regression", regression, get_args(Regression))
+    check_choice("solver", solver, get_args(Solver))
     if (regression == "ridge") != (penalty is not None):
         raise InputError("ridge, the penalty, goes with regression='ridge', which needs it")
     if penalty is not None and not penalty >= 0:

@@ -14,7 +14,7 @@ from typing import IO, Literal
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, check_choice
 from .fasta import Cleaned, Record, clean, read_records
 
 MAX_LISTED = 10
@@ -89,8 +89,7 @@ class SequenceStore:
             InputError: the file cannot be read; a record cannot be used and ``on_invalid`` is
                 "raise" (the first ten are listed); no record can be used.
         """
-        if on_invalid not in ("raise", "skip"):
-            raise InputError(f"on_invalid is 'raise' or 'skip', not {on_invalid!r}")
+        check_choice("on_invalid", on_invalid, ("raise", "skip"))
         folder = Path(folder or tempfile.mkdtemp(prefix="rd_lightning-"))
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -136,7 +135,10 @@ class SequenceStore:
     def sequence(self, index: int, start: int = 0, length: int | None = None) -> bytes:
         """Residues ``start`` to ``start + length`` (to the end by default) of a sequence."""
         entry = self._read_entries(index, index + 1)[0]
-        length = int(entry["length"]) - start if length is None else length
+        whole = int(entry["length"])
+        length = whole - start if length is None else length
+        if not 0 <= start <= start + length <= whole:
+            raise IndexError(f"residues {start} to {start + length} of a sequence of {whole}")
         at = int(entry["offset"]) + int(entry["id_bytes"]) + start
         return os.pread(self._data.fileno(), length, at)
 

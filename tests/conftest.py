@@ -2,7 +2,9 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook("rd_lightning", "beartype.beartype")
+from . import typecheck  # noqa: F401  (the hook finds it by name)
+
+install_import_hook("rd_lightning", "tests.typecheck.check")
 
 import os  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402

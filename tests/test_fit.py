@@ -95,10 +95,17 @@ BAD = {
     "fasta=x": "did you mean data.fasta",
     "data.num_sequences=301": "num_sequences=301 asked for, but the file has 300 usable",
     "data.heldout=1.5": "heldout is a share in [0, 1), not 1.5",
-    "data.long=cut": "long is window, whole, skip or truncate, not 'cut'",
-    "data.on_invalid=drop": "on_invalid is 'raise' or 'skip', not 'drop'",
-    "regression.num_components=most": "num_components is marchenko_pastur",
+    "trainer.devices=many": "the trainer cannot be made",
     "family.weights=.": "mini_50K.safetensors: no such file",
+}
+
+# Of a wrong type: the type checker of the tests would see them first, so in a process of their own.
+WRONG_TYPES = {
+    "data.long=cut": "long is window, whole, skip or truncate, not 'cut'",
+    "data.heldout=many": "heldout is a share in [0, 1), not 'many'",
+    "data.tokens_per_batch=2.5": "tokens_per_batch is a whole number of at least 1, not 2.5",
+    "data.on_invalid=drop": "on_invalid is raise or skip, not 'drop'",
+    "regression.num_components=most": "num_components is marchenko_pastur",
 }
 
 
@@ -125,10 +132,14 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, monkeypatch, c
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-def test_the_process_fails_too(tmp_path):
-    done = rd_fit(tmp_path, "data.fasta=none.fasta")
+@pytest.mark.parametrize("override", ["data.fasta=none.fasta", *WRONG_TYPES])
+def test_the_process_fails_with_one_line(tmp_path, override):
+    done = rd_fit(tmp_path, override)
     assert done.returncode == 1
-    assert done.stderr == "error: none.fasta: no such file; give the path of a FASTA file\n"
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert {**BAD, **WRONG_TYPES}[override] in done.stderr
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_nearest_keys_are_named():

@@ -26,7 +26,10 @@ def test_sequences_ids_and_columns(fasta):
         assert [store.id(i) for i in range(50)] == [f"s{i}" for i in range(50)]
         assert store.column("length").tolist() == [len(s) for s in sequences]
         assert store.column("digest").tolist() == [digest64(s.encode()) for s in sequences]
-        assert store.sequence(3, 2, 4).decode() == sequences[3][2:6]
+        long = next(i for i, s in enumerate(sequences) if len(s) > 6)
+        assert store.sequence(long, 2, 4).decode() == sequences[long][2:6]
+        with pytest.raises(IndexError):
+            store.sequence(long, 2, len(sequences[long]))
         content = "".join(s + "\n" for s in sequences).encode()
         assert store.summary.digest == hashlib.sha256(content).hexdigest()
         assert store.summary.num_residues == sum(map(len, sequences))
