@@ -21,7 +21,7 @@ from .moments import JointMoments, Precision, batch_mean, finite_rows
 from .plan import HELDOUT
 from .provenance import versions
 from .regression import ComponentRule, Regression
-from .solve import Solver, fit_chain
+from .solve import Solver, check_options, check_rows, fit_chain
 
 # Batches between two looks at what was not finite: each look makes the host wait for a GPU.
 CHECK_EVERY = 64
@@ -78,6 +78,8 @@ class RDModule(L.LightningModule):
             "solver": solver,
         }
         self.dims = tuple(member.width for member in self.members)
+        self.names = tuple(member.name for member in self.members)
+        check_options(self.dims, self.names, **self.solve_options)
         self.moments = JointMoments(self.dims, precision=accumulate)
         self.heldout_moments = JointMoments(self.dims, precision=accumulate)
         self.head: RDHead | None = None
@@ -113,6 +115,11 @@ class RDModule(L.LightningModule):
             )
 
     def on_fit_start(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, FastaDataModule) and data.plan is not None:
+            planned, rule = data.plan.summary(), self.solve_options["num_components"]
+            heldout = planned.num_heldout_residues
+            check_rows(planned.num_residues - heldout, heldout, self.dims, self.names, rule)
         self.moments.to(self.device)
         self.heldout_moments.to(self.device)
 
@@ -189,7 +196,7 @@ class RDModule(L.LightningModule):
         seconds = time.perf_counter() - self._started
         self.head = fit_chain(
             self.moments,
-            names=[member.name for member in self.members],
+            names=self.names,
             heldout=self.heldout_moments if self.heldout_moments.num_rows > 1 else None,
             context=self._context(seconds),
             **self.solve_options,

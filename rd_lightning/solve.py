@@ -73,8 +73,18 @@ def fit_chain(
             rows than columns of the widest member.
     """
     names = [str(k + 1) for k in range(len(moments.dims))] if names is None else list(names)
-    _check(moments, names, regression, num_components, ridge, solver, heldout)
-    num_rows = moments.num_rows
+    check_options(
+        moments.dims,
+        names,
+        regression=regression,
+        num_components=num_components,
+        ridge=ridge,
+        solver=solver,
+    )
+    if heldout is not None and heldout.dims != moments.dims:
+        raise InputError(f"held-out moments have widths {heldout.dims}, the fit's {moments.dims}")
+    num_rows, num_heldout = moments.num_rows, 0 if heldout is None else heldout.num_rows
+    check_rows(num_rows, num_heldout, moments.dims, names, num_components)
     chain = _Chain(moments, heldout)
     stages = []
     for k in range(1, len(names)):
@@ -99,7 +109,7 @@ def fit_chain(
         num_components=num_components if regression == "pcr" else "all",
         ridge=ridge,
         num_residues=num_rows,
-        num_heldout_residues=0 if heldout is None else heldout.num_rows,
+        num_heldout_residues=num_heldout,
         stages=tuple(StageReport(**stage) for stage in stages),
         level_variance=tuple(chain.level_variance),
         context=dict(context or {}),
@@ -221,16 +231,19 @@ def _stage(
     }
 
 
-def _check(
-    moments: JointMoments,
+def check_options(
+    dims: Sequence[int],
     names: Sequence[str],
+    *,
     regression: str,
     num_components: ComponentRule,
-    penalty: float | None,
+    ridge: float | None,
     solver: str,
-    heldout: JointMoments | None,
 ) -> None:
-    dims = moments.dims
+    """Raise InputError unless :func:`fit_chain` could solve members of these widths so.
+
+    For those who stream for hours first and want to know before.
+    """
     if len(names) != len(dims):
         raise InputError(f"{len(names)} names for {len(dims)} models")
     if len(set(names)) != len(names):
@@ -243,16 +256,25 @@ def _check(
             )
     check_choice("regression", regression, get_args(Regression))
     check_choice("solver", solver, get_args(Solver))
-    if (regression == "ridge") != (penalty is not None):
+    if (regression == "ridge") != (ridge is not None):
         raise InputError("ridge, the penalty, goes with regression='ridge', which needs it")
-    if penalty is not None and not penalty >= 0:
-        raise InputError(f"ridge is a penalty of at least 0, not {penalty}")
+    if ridge is not None and not (isinstance(ridge, (int, float)) and ridge >= 0):
+        raise InputError(f"ridge is a penalty of at least 0, not {ridge!r}")
     if regression == "pcr":
         check_rule(num_components, dims[0])
-    if heldout is not None and heldout.dims != dims:
-        raise InputError(f"held-out moments have widths {heldout.dims}, the fit's {dims}")
-    if moments.num_rows <= max(dims):
+
+
+def check_rows(
+    num_rows: int, num_heldout: int, dims: Sequence[int], names: Sequence[str], rule: ComponentRule
+) -> None:
+    """Raise InputError unless so many residues determine the chain of these widths."""
+    if num_rows <= max(dims):
         raise InputError(
-            f"{moments.num_rows} residues cannot determine {max(dims)} directions of "
-            f"{names[-1]}: more residues than columns are needed; give more sequences"
+            f"{num_rows} residues cannot determine {max(dims)} directions of {names[-1]}: more "
+            "residues than columns are needed; give more sequences"
+        )
+    if rule == "heldout" and num_heldout < 2:
+        raise InputError(
+            'num_components="heldout" needs held-out sequences, but none is held out; raise the '
+            "share heldout (rd-fit: data.heldout), or choose another rule"
         )

@@ -101,6 +101,7 @@ BAD = {
 
 # Of a wrong type: the type checker of the tests would see them first, so in a process of their own.
 WRONG_TYPES = {
+    "regression.ridge=strong": "ridge, the penalty, goes with regression='ridge'",
     "data.long=cut": "long is window, whole, skip or truncate, not 'cut'",
     "data.heldout=many": "heldout is a share in [0, 1), not 'many'",
     "data.tokens_per_batch=2.5": "tokens_per_batch is a whole number of at least 1, not 2.5",

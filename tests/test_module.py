@@ -175,7 +175,16 @@ def test_lightnings_own_ddp_is_refused_with_the_way_round(family):
     module.setup("fit")
 
 
-def test_options_are_checked_at_once(family):
+def test_options_are_checked_at_once(family, data):
+    with pytest.raises(InputError, match="has 8 inputs"):
+        RDModule(family, num_components=9)
+    with pytest.raises(InputError, match="ridge"):
+        RDModule(family, regression="ridge")
+    module = RDModule(family, num_components="heldout")
+    data._settings["heldout"] = 0.0
+    with pytest.raises(InputError, match="none is held out"):
+        run(module, data)
+    assert module.moments.num_rows == 0
     with pytest.raises((InputError, TypeError), match="on_nonfinite|type"):
         RDModule(family, on_nonfinite="ignore")
     with pytest.raises(InputError, match="no member 'Z'"):
