@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from omegaconf import DictConfig
 
 from .data import FastaDataModule
@@ -34,7 +35,7 @@ def make_data(config: DictConfig) -> FastaDataModule:
     return FastaDataModule(**config.data, tokenizer=family.tokenizer())
 
 
-def make_trainer(config: DictConfig) -> L.Trainer:
+def make_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
     """A Trainer for one pass: no logger, no checkpoints and no summary unless configured."""
     defaults: dict[str, Any] = {
         "max_epochs": 1,
@@ -45,7 +46,7 @@ def make_trainer(config: DictConfig) -> L.Trainer:
     }
     given = {key: value for key, value in defaults.items() if key not in config}
     try:
-        return instantiate(config, callbacks=[ResidueProgressBar()], **given)
+        return instantiate(config, callbacks=[ResidueProgressBar(), *callbacks], **given)
     except Exception as error:  # Hydra wraps what the Trainer raises
         cause = error.__cause__ or error
         if not isinstance(cause, (MisconfigurationException, ValueError, TypeError)):

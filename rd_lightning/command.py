@@ -10,14 +10,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
-from .errors import InputError
+from .errors import InputError, Terminated
 
 EXIT_INPUT = 1
 # Settings that name no key of ours: Hydra's flags that take a value are handled by Hydra.
@@ -31,12 +33,16 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def run_command(config_name: str, job: Callable[[DictConfig], None]) -> None:
-    """Run a job under Hydra with the command line's overrides.
+def run_command(
+    config_name: str, job: Callable[[DictConfig], None], arguments: Sequence[str] | None = None
+) -> None:
+    """Run a job under Hydra with the command line's overrides, or ``arguments`` in their place.
 
     Bad input (:class:`InputError`) is one line on the standard error and exit status 1. An output
     folder that the job left empty is removed.
     """
+    if arguments is not None:
+        sys.argv[1:] = arguments  # Hydra reads them, and Lightning passes them to its processes
     problem = misspelt_override(config_name, sys.argv[1:])
     if problem:
         _fail(problem)
@@ -48,9 +54,13 @@ def run_command(config_name: str, job: Callable[[DictConfig], None]) -> None:
                 job(config)
         except InputError as error:
             _remove_if_empty(folder)
-            if is_main_process() or not getattr(error, "told_by_main_process", False):
-                _fail(str(error))
-            sys.exit(EXIT_INPUT)
+            if error.told_elsewhere:
+                sys.exit(EXIT_INPUT)
+            _fail(str(error))
+        except Terminated as error:
+            if is_main_process():
+                _say(error.message)
+            raise
 
     # Hydra names the job after the function.
     guarded.__name__ = config_name
@@ -145,14 +155,16 @@ def _remove_if_empty(folder: Path) -> None:
             folder.parent.rmdir()
 
 
-def _fail(message: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"[bold red]error:[/] {_escaped(message)}"
-    )
+def quoted(value: str) -> str:
+    """A value as a quoted string of Hydra's override grammar."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message)
+
+
+def _fail(message: str) -> NoReturn:
+    _say(f"[bold red]error:[/] {escape(message)}")
     sys.exit(EXIT_INPUT)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

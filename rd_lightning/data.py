@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
-import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from . import distributed
-from .errors import InputError
+from .batch import Batch, empty_batch, make_batch
+from .deal import Deal, parse_part
+from .errors import InputError, check_choice, told_elsewhere
 from .plan import BatchPlan, LongPolicy, PlanSettings
+from .state import Part
 from .store import SequenceStore
 from .tokens import Tokenizer, esm_tokenizer
 
@@ -31,74 +31,33 @@ def sample_fasta() -> Path:
     return Path(str(files("rd_lightning") / "mini" / "sample.fasta"))
 
 
-@dataclass
-class Batch:
-    """Windows of one group. ``number`` is -1, and all else empty, in an empty batch."""
-
-    tokens: Tensor
-    """(windows, longest + 2) int64."""
-    rows: Tensor
-    """(n,) int64: positions in the flattened tokens that are residues."""
-    number: int
-    """In the plan."""
-    group: int
-    padded: bool
-    windows: list[tuple[int, int, int]] = field(default_factory=list)
-    """(sequence index, first residue, number of residues)."""
-
-    @property
-    def num_residues(self) -> int:
-        return len(self.rows)
-
-
-def make_batch(
-    store: SequenceStore, tokenizer: Tokenizer, windows: list[tuple[int, int, int]], **about
-) -> Batch:
-    """Tokens and residue positions of windows of a store."""
-    sequences = [store.sequence(*window) for window in windows]
-    tokens = tokenizer.encode(sequences)
-    lengths = np.array([len(s) for s in sequences])
-    inside = np.arange(tokens.shape[1]) < (lengths + 1)[:, None]
-    inside[:, 0] = False
-    return Batch(
-        torch.from_numpy(tokens),
-        torch.from_numpy(np.flatnonzero(inside)),
-        padded=bool((lengths != lengths[0]).any()),
-        windows=windows,
-        **about,
-    )
-
-
-def empty_batch() -> Batch:
-    none = torch.zeros(0, dtype=torch.int64)
-    return Batch(none.view(0, 0), none, number=-1, group=0, padded=False)
-
-
 class PlannedBatches(IterableDataset):
     """The batches of one process, in order. Iterable, so that nothing re-deals them."""
 
     def __init__(
-        self, store: SequenceStore, plan: BatchPlan, tokenizer: Tokenizer, rank: int, world: int
+        self, store: SequenceStore, plan: BatchPlan, deal: Deal, tokenizer: Tokenizer
     ) -> None:
-        self.folder, self.plan, self.tokenizer = store.folder, plan, tokenizer
-        self.numbers = list(plan.dealt_to(rank, world))
+        self.folder, self.plan, self.deal, self.tokenizer = store.folder, plan, deal, tokenizer
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.deal)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         with SequenceStore.open(self.folder) as store:  # each worker has its own file handle
-            for number in self.numbers[first::step]:
-                yield self._batch(store, number)
+            for turn in range(first, len(self.deal), step):
+                yield planned_batch(store, self.plan, self.tokenizer, self.deal[turn])
 
-    def _batch(self, store: SequenceStore, number: int) -> Batch:
-        if number < 0:
-            return empty_batch()
-        group = int(self.plan.group[number])
-        windows = self.plan.windows(number)
-        return make_batch(store, self.tokenizer, windows, number=number, group=group)
+
+def planned_batch(
+    store: SequenceStore, plan: BatchPlan, tokenizer: Tokenizer, number: int
+) -> Batch:
+    """A batch of a plan; the empty one for -1."""
+    if number < 0:
+        return empty_batch()
+    group = int(plan.group[number])
+    return make_batch(store, tokenizer, plan.windows(number), number=number, group=group)
 
 
 class FastaDataModule(L.LightningDataModule):
@@ -114,8 +73,12 @@ class FastaDataModule(L.LightningDataModule):
         tokens_per_batch: 2,048 on a CPU and 32,768 on a GPU by default.
         tokenizer: the family's; ESM-2's by default.
         num_workers: of the data loader.
-        num_sequences, heldout, max_residues, long, seed: see
+        part: "i/n", one of n shares of the batches, for runs that are merged afterwards.
+        num_sequences, heldout, num_groups, max_residues, long, seed: see
             :class:`rd_lightning.plan.PlanSettings`.
+
+    Attributes:
+        batches_done: of the part, by an earlier run that this one goes on from.
     """
 
     def __init__(
@@ -124,6 +87,7 @@ class FastaDataModule(L.LightningDataModule):
         *,
         num_sequences: int | None = None,
         heldout: float = 0.05,
+        num_groups: int = 1,
         max_residues: int = 1022,
         long: LongPolicy = "window",
         on_invalid: Literal["raise", "skip"] = "raise",
@@ -131,16 +95,21 @@ class FastaDataModule(L.LightningDataModule):
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
         num_workers: int = 0,
+        part: str | None = None,
     ) -> None:
         super().__init__()
         self.fasta = Path(fasta) if fasta is not None else sample_fasta()
+        check_choice("on_invalid", on_invalid, ("raise", "skip"))
         self.on_invalid: Literal["raise", "skip"] = on_invalid
+        self.part_index, self.part_of = parse_part(part)
+        self.batches_done = 0
         self.tokens_per_batch = tokens_per_batch
         self.num_workers = num_workers
         self.tokenizer = tokenizer or esm_tokenizer()
         self._settings = {
             "num_sequences": num_sequences,
             "heldout": heldout,
+            "num_groups": num_groups,
             "max_residues": max_residues,
             "long": long,
             "seed": seed,
@@ -187,19 +156,53 @@ class FastaDataModule(L.LightningDataModule):
         if error is not None:
             raise error
         if problems := [message for _, _, message in found if message]:
-            raise InputError(problems[0])
+            raise told_elsewhere(problems[0])
         if self.trainer.local_rank != 0:
             here = [f for node, f, _ in found if node == self.trainer.node_rank and f]
             self.store = SequenceStore.open(here[0])
             self._make_plan(device_type)
         self.trainer.strategy.barrier("sequences are open")
 
+    @property
+    def deal(self) -> Deal:
+        """What this process takes.
+
+        Raises:
+            InputError: there are fewer batches than parts.
+        """
+        assert self.plan is not None
+        deal = Deal(len(self.plan), self.part_index, self.part_of, self.batches_done)
+        if not len(deal.batches):
+            raise InputError(
+                f"part {self.part_index} of {self.part_of} is empty: there are "
+                f"{len(self.plan)} batches; use fewer parts"
+            )
+        if self.trainer is None:
+            return deal
+        return replace(deal, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
+
+    def part(self, batches_done: int) -> Part:
+        """The share of the plan that this run is, as far as it got."""
+        assert self.plan is not None
+        return Part(
+            content=self.plan.content_digest,
+            plan=self.plan.digest(),
+            settings=asdict(self.plan.settings),
+            index=self.part_index,
+            of=self.part_of,
+            batches_done=batches_done,
+            num_batches=len(self.deal.batches),
+        )
+
+    def batch(self, number: int) -> Batch:
+        """A batch of the plan."""
+        assert self.store is not None and self.plan is not None
+        return planned_batch(self.store, self.plan, self.tokenizer, number)
+
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None and self.store is not None and self.plan is not None
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        batches = PlannedBatches(self.store, self.plan, self.tokenizer, rank, world)
         return DataLoader(
-            batches,
+            PlannedBatches(self.store, self.plan, self.deal, self.tokenizer),
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
@@ -210,6 +213,7 @@ class FastaDataModule(L.LightningDataModule):
         assert self.store is not None and self.plan is not None
         return {
             "fasta": self.fasta.name,
+            "part": f"{self.part_index}/{self.part_of}",
             "fasta_digest": self.store.summary.digest,
             "plan_digest": self.plan.digest(),
             "scan": {k: v for k, v in asdict(self.store.summary).items() if k != "path"},

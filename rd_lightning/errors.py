@@ -7,6 +7,8 @@ class InputError(ValueError):
     Commands print it as one line and exit with status 1; in Python it is a ``ValueError``.
     """
 
+    told_elsewhere = False
+
 
 def check_whole(name: str, value: object, *, least: int) -> None:
     """Raise InputError unless ``value`` is a whole number of at least ``least``."""
@@ -19,3 +21,18 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise InputError(f"{name} is {listed}, not {value!r}")
+
+
+def told_elsewhere(message: str) -> InputError:
+    """An InputError that another process of the same run tells the user already."""
+    error = InputError(message)
+    error.told_elsewhere = True
+    return error
+
+
+class Terminated(SystemExit):
+    """The run was told to stop (SIGTERM) and did, in order; exit status 143, as in a shell."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(143)
+        self.message = message

@@ -107,7 +107,7 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
         warnings.filterwarnings("ignore", "Regression weights not found", UserWarning)
         if folder is None:
             try:
-                return pretrained.load_model_and_alphabet(member.checkpoint)[0]
+                return _encoder(pretrained.load_model_and_alphabet(member.checkpoint)[0])
             except (urllib.error.URLError, OSError) as error:
                 raise InputError(
                     f"the weights of ESM-2 {member.name} are not in {torch.hub.get_dir()}/"
@@ -122,7 +122,7 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
             )
         try:
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            return pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0]
+            return _encoder(pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0])
         except InputError:
             raise
         except Exception as error:
@@ -140,12 +140,18 @@ def load_mini(member: Member, folder: Path | None) -> nn.Module:
         if not path.is_file():
             raise InputError(f"{path}: no such file; leave family.weights out for the bundled one")
         weights = {key: tensor.float() for key, tensor in load_file(path).items()}
-    model = ESM2(member.num_layers, member.width, member.num_heads)
+    model = _encoder(ESM2(member.num_layers, member.width, member.num_heads))
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    missing = [m for m in missing if "contact_head" not in m and m != "lm_head.weight"]
-    rotary = [m for m in missing if m.endswith("rot_emb.inv_freq")]
-    if unexpected or set(missing) - set(rotary):
+    # Not in the file: what is computed, and the output layer, which shares the embedding.
+    missing = [m for m in missing if not m.endswith(("rot_emb.inv_freq", "lm_head.weight"))]
+    if unexpected or missing:
         raise InputError(f"{path}: does not hold the weights of {member.name}")
+    return model
+
+
+def _encoder(model: nn.Module) -> nn.Module:
+    """The model without its contact head: unused, and random where a checkpoint has none."""
+    model.contact_head = nn.Identity()
     return model
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from .command import is_main_process, output_folder, run_command
 from .errors import InputError
+
+if TYPE_CHECKING:
+    from .data import FastaDataModule
+    from .module import RDModule
+    from .state import FitState
 
 
 def main() -> None:
@@ -17,33 +25,80 @@ def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
     from .build import make_data, make_module, make_trainer
-    from .outputs import HEAD, write_fit
-    from .tables import print_preflight, print_stages
+    from .checkpoint import CHECKPOINT, FitCheckpoint
+    from .outputs import HEAD, MOMENTS, write_skipped, write_state
+    from .preflight import print_preflight, write_preflight
+    from .tables import print_stages
 
     console = Console()
     folder = output_folder()
-    if is_main_process() and (folder / HEAD).exists():
+    if is_main_process() and any((folder / name).exists() for name in (HEAD, MOMENTS)):
         raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
     module, data = make_module(config), make_data(config)
-    trainer = make_trainer(config.trainer)
+    checkpoint = folder / CHECKPOINT
+    trainer = make_trainer(config.trainer, FitCheckpoint(checkpoint, config.checkpoint_minutes))
+    earlier = _resumed(config.resume, checkpoint)
+    if earlier is not None:
+        module.resume_from, data.batches_done = earlier, earlier.parts[0].batches_done
     device = trainer.strategy.root_device
     if is_main_process():
         data.scan(device.type)
-        where = f"{trainer.world_size} x {device.type}, {trainer.precision}"
-        print_preflight(console, module.family, module.members, data, module.moments, where)
-    trainer.fit(module, datamodule=data)
-    if trainer.is_global_zero:
-        assert module.head is not None
-        plain = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(plain, dict)
-        write_fit(module, folder, {str(key): value for key, value in plain.items()})
+        assert data.store is not None
+        print_preflight(console, module, data, trainer)
+        if config.preflight:
+            picture = write_preflight(console, module, data, trainer, folder)
+            console.print(f"lengths: {picture}", soft_wrap=True)
+        if skipped := write_skipped(data.store, folder):
+            console.print(f"skipped records: {skipped}", soft_wrap=True)
+    if config.preflight:
+        return
+    if earlier is not None and earlier.parts[0].complete:
+        _solve_only(module, data, earlier)
+    else:
+        trainer.fit(module, datamodule=data)
+    if not trainer.is_global_zero:
+        return
+    write_state(module.state, module.head, folder, _plain(config))
+    checkpoint.unlink(missing_ok=True)
+    if module.head is None:
+        done = f"part {config.data.part}: {module.moments.num_rows:,} residues"
+        console.print(f"{done}; add the parts up with rd-merge")
+    else:
         print_stages(console, module.head.report)
-        context = module.head.report.context
-        console.print(
-            f"{module.head.report.num_residues:,} residues fitted in {context['seconds']:.1f} s "
-            f"({context['residues_per_second']:,.0f} residues/s)"
-        )
-        console.print(f"head, moments and report: {folder}", soft_wrap=True)
+        context, number = module.head.report.context, module.head.report.num_residues
+        pace = f" in {context['seconds']:.1f} s" if "seconds" in context else ""
+        if pace:
+            pace += f" ({context['residues_per_second']:,.0f} residues/s)"
+        console.print(f"{number:,} residues fitted{pace}")
+    console.print(f"head, moments and report: {folder}", soft_wrap=True)
+
+
+def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
+    from .state import FitState
+
+    if resume is None or (resume == "auto" and not checkpoint.exists()):
+        return None
+    path = checkpoint if resume == "auto" else Path(resume)
+    state = FitState.load(path)
+    if len(state.parts) != 1:
+        raise InputError(f"{path}: not the state of one run; nothing can go on from it")
+    return state
+
+
+def _solve_only(module: RDModule, data: FastaDataModule, state: FitState) -> None:
+    """The stream was complete when the earlier run ended; only the chain is left to solve."""
+    from .solve_state import solve_state
+
+    module.check_resumed(state, data)
+    module.state = state
+    if data.part_of == 1:
+        module.head = solve_state(state, module.solve_options, data.record())
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 if __name__ == "__main__":

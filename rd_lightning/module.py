@@ -9,22 +9,23 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import nn
 
 from . import distributed
-from .backbone import load_backbones, residue_embeddings
-from .data import Batch, FastaDataModule
+from .backbone import load_backbones
+from .batch import Batch
+from .data import FastaDataModule
+from .embedding import embed_in_pieces
 from .errors import InputError, check_choice
 from .families import Family, get_family
 from .head import RDHead
 from .moments import JointMoments, Precision, batch_mean, finite_rows
-from .plan import HELDOUT
+from .nonfinite import FiniteWatch
+from .plan import PlanSettings, Window
 from .provenance import versions
 from .regression import ComponentRule, Regression
 from .solve import Solver, check_options, check_rows, fit_chain
-
-# Batches between two looks at what was not finite: each look makes the host wait for a GPU.
-CHECK_EVERY = 64
+from .state import FitState, differences
 
 
 class RDModule(L.LightningModule):
@@ -32,7 +33,8 @@ class RDModule(L.LightningModule):
 
     Every batch goes through all members up to ``target`` on the device and into the moments there;
     nothing is kept of it. At the end of the epoch the processes add their moments in one all-reduce
-    and the chain is solved in float64 on every process, with equal results.
+    and the chain is solved in float64 on every process, with equal results. Of a part of the data
+    (``FastaDataModule(part="2/4")``) only the moments are made: merge the parts, then solve.
 
     Nothing here is trained, so several devices need
     :class:`rd_lightning.FrozenDDPStrategy`, not Lightning's "ddp".
@@ -47,8 +49,8 @@ class RDModule(L.LightningModule):
             way it never reaches the moments.
 
     Attributes:
-        moments, heldout_moments: of the fit and the held-out residues; global after the fit.
-        head: the solved :class:`rd_lightning.RDHead`; None before.
+        state: moments by group, held out, and of what; global after the fit.
+        head: the solved :class:`rd_lightning.RDHead`; None before, and of a part.
     """
 
     def __init__(
@@ -80,14 +82,55 @@ class RDModule(L.LightningModule):
         self.dims = tuple(member.width for member in self.members)
         self.names = tuple(member.name for member in self.members)
         check_options(self.dims, self.names, **self.solve_options)
-        self.moments = JointMoments(self.dims, precision=accumulate)
-        self.heldout_moments = JointMoments(self.dims, precision=accumulate)
+        self.accumulate: Precision = accumulate
+        self.state = FitState(self.dims, precision=accumulate)
+        self.resume_from: FitState | None = None
         self.head: RDHead | None = None
         self.backbones: nn.ModuleDict | None = None
         self.num_nonfinite = 0
-        """Residues left out because an embedding was not finite, on this process."""
-        self._finite: list[tuple[list[tuple[int, int, int]], Tensor]] = []
-        self._started = self._residues_done = 0.0
+        """Residues left out because an embedding was not finite; of this process until the end."""
+        self.num_pieces = 0
+        """Pieces beyond the first of batches that did not fit into memory whole; likewise."""
+        self._finite = FiniteWatch()
+        self._started, self._residues_done = 0.0, 0
+
+    @property
+    def moments(self) -> JointMoments:
+        """Of all fit residues; global after the fit."""
+        return self.state.total
+
+    @property
+    def heldout_moments(self) -> JointMoments:
+        """Of the held-out residues; global after the fit."""
+        return self.state.heldout
+
+    @property
+    def data(self) -> FastaDataModule | None:
+        """The trainer's data module, where it is of this package."""
+        found = getattr(self.trainer, "datamodule", None)
+        return found if isinstance(found, FastaDataModule) and found.plan is not None else None
+
+    # Lightning's hooks, in their order
+
+    def setup(self, stage: str) -> None:
+        if type(self.trainer.strategy) is DDPStrategy:
+            raise InputError(
+                "Lightning's DDP refuses a module without trainable parameters; use "
+                "Trainer(strategy=rd_lightning.FrozenDDPStrategy())"
+            )
+        if data := self.data:
+            assert data.plan is not None
+            self._check_rows(data)
+            num_groups = data.plan.settings.num_groups
+            self.state = FitState(self.dims, num_groups, self.accumulate)
+
+    def _check_rows(self, data: FastaDataModule) -> None:
+        assert data.plan is not None
+        if data.part_of > 1:
+            return
+        planned, rule = data.plan.summary(), self.solve_options["num_components"]
+        heldout = planned.num_heldout_residues
+        check_rows(planned.num_residues - heldout, heldout, self.dims, self.names, rule)
 
     def configure_model(self) -> None:
         if self.backbones is not None:
@@ -106,81 +149,112 @@ class RDModule(L.LightningModule):
     def configure_optimizers(self) -> None:
         return None
 
-    def setup(self, stage: str) -> None:
-        strategy = self.trainer.strategy
-        if type(strategy) is DDPStrategy:
-            raise InputError(
-                "Lightning's DDP refuses a module without trainable parameters; use "
-                "Trainer(strategy=rd_lightning.FrozenDDPStrategy())"
-            )
-
     def on_fit_start(self) -> None:
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, FastaDataModule) and data.plan is not None:
-            planned, rule = data.plan.summary(), self.solve_options["num_components"]
-            heldout = planned.num_heldout_residues
-            check_rows(planned.num_residues - heldout, heldout, self.dims, self.names, rule)
-        self.moments.to(self.device)
-        self.heldout_moments.to(self.device)
+        self.state.identity = self.identity()
+        self.state.to(self.device)
+        if self.resume_from is not None and self.data is not None:
+            self._resume(self.resume_from, self.data)
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for two states to be of one fit."""
+        assert self.backbones is not None
+        digests: list[Any] = [backbone.digest() for backbone in self.backbones.values()]  # type: ignore[operator]
+        return {
+            "family": self.family.name,
+            "names": list(self.names),
+            "weights": dict(zip(self.names, digests, strict=True)),
+            "precision": str(self.trainer.precision),
+            "accumulate": self.accumulate,
+        }
+
+    def check_resumed(self, state: FitState, data: FastaDataModule) -> None:
+        """Raise InputError unless this run can go on from a state; the differing fields are named.
+
+        The weights are compared once they are loaded.
+        """
+        (part,) = state.parts
+        mine = data.part(part.batches_done)
+        known = set(self.state.identity) or {"family", "names", "accumulate"}
+        identity = self.state.identity or {
+            "family": self.family.name,
+            "names": list(self.names),
+            "accumulate": self.accumulate,
+        }
+        differing = differences(
+            {**identity, "dims": self.dims},
+            {**{k: state.identity.get(k) for k in known}, "dims": state.dims},
+        )
+        keys = ("settings", "content", "index", "of")
+        differing += differences(
+            {k: getattr(mine, k) for k in keys}, {k: getattr(part, k) for k in keys}
+        )
+        if differing:
+            raise InputError(f"resume: the state is of another run: {'; '.join(differing)}")
+
+    def _resume(self, state: FitState, data: FastaDataModule) -> None:
+        """Go on from a checkpoint: its moments on the first process, its shift on all."""
+        self.check_resumed(state, data)
+        if self.global_rank == 0:
+            self.state = state.to(self.device)
+        elif state.shift is not None:
+            self.state.set_shift_(state.shift.to(self.device))
 
     def on_train_start(self) -> None:
         self._started = time.perf_counter()
 
     @torch.no_grad()
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        assert self.backbones is not None
-        blocks = None
-        if batch.num_residues:
-            blocks = residue_embeddings(
-                self.backbones, batch.tokens, batch.rows, padded=batch.padded
-            )
-        if self.moments.shift is None:
-            self._share_shift(blocks)
-        if blocks is None:
+        if self.state.shift is None:
+            self._share_shift(batch)
+        if not batch.num_residues:
             return
-        finite = finite_rows(blocks)
-        moments = self.heldout_moments if batch.group == HELDOUT else self.moments
-        moments.update(blocks, keep=finite)
-        self._finite.append((batch.windows, finite))
-        if self.device.type == "cpu" or len(self._finite) >= CHECK_EVERY:
+        for number, (piece, blocks) in enumerate(self._embed(batch)):
+            finite = finite_rows(blocks)
+            self.state.of_group(batch.group).update(blocks, keep=finite)
+            self._finite.add(piece.windows, finite)
+            self.num_pieces += number > 0
+        if self._finite.due:
             self._check_finite()
         self._log_speed(batch)
 
-    def _share_shift(self, blocks: list[Tensor] | None) -> None:
-        """The mean of the first process's first batch, on all: then the order in which batches are
-        summed, and on how many processes, does not change a bit of any batch's sum."""
-        shift = torch.zeros(sum(self.dims), dtype=torch.float64, device=self.moments.device)
-        if blocks is not None:
+    def _embed(self, batch: Batch):
+        assert self.backbones is not None
+        data = self.data
+        limit = PlanSettings() if data is None or data.plan is None else data.plan.settings
+        return embed_in_pieces(
+            self.backbones, batch, max_residues=limit.max_residues, name=self._named
+        )
+
+    def _share_shift(self, batch: Batch) -> None:
+        """The mean of the plan's first batch, on all processes and in all parts: then neither the
+        order of the batches nor who takes them changes a bit of any batch's sum."""
+        shift = torch.zeros(sum(self.dims), dtype=torch.float64, device=self.state.heldout.device)
+        if self.global_rank == 0:
+            data = self.data
+            if data is not None and batch.number != 0:
+                batch = self.trainer.strategy.batch_to_device(data.batch(0))
+            _, blocks = next(iter(self._embed(batch)))
             shift.copy_(batch_mean(blocks, finite_rows(blocks)))
         distributed.broadcast_(shift, source=0)
-        self.moments.set_shift_(shift)
-        self.heldout_moments.set_shift_(shift)
+        self.state.set_shift_(shift)
 
     def _check_finite(self) -> None:
-        if not self._finite:
+        suspect = self._finite.look()
+        if suspect is None:
             return
-        bad = torch.stack([(~finite).any() for _, finite in self._finite]).tolist()
-        suspects = [entry for entry, is_bad in zip(self._finite, bad, strict=True) if is_bad]
-        self._finite.clear()
-        for windows, finite in suspects:
-            edges = torch.tensor([n for _, _, n in windows]).cumsum(0)
-            rows = (~finite).nonzero().flatten().cpu()
-            self.num_nonfinite += len(rows)
-            if self.on_nonfinite == "raise":
-                which = torch.searchsorted(edges, rows, right=True).unique().tolist()
-                records = self._named([windows[w] for w in which])
-                raise InputError(
-                    f"NaN or infinity in the embeddings of {records}; mend the weights or the "
-                    "precision, or pass on_nonfinite=skip to leave such residues out"
-                )
+        self.num_nonfinite += suspect.num_residues
+        if self.on_nonfinite == "raise":
+            raise InputError(
+                f"NaN or infinity in the embeddings of {self._named(suspect.windows)}; mend the "
+                "weights or the precision, or pass on_nonfinite=skip to leave such residues out"
+            )
 
-    def _named(self, windows: list[tuple[int, int, int]]) -> str:
-        data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, FastaDataModule) or data.store is None:
+    def _named(self, windows: list[Window]) -> str:
+        data = self.data
+        if data is None or data.store is None:
             return f"sequence(s) {sorted({i for i, _, _ in windows})}"
-        names = [
-            f"{data.store.id(i)} (record {data.store.record_number(i)})" for i, _, _ in windows
-        ]
+        store = data.store
+        names = [f"{store.id(i)} (record {store.record_number(i)})" for i, _, _ in windows]
         return f"{data.fasta}: " + ", ".join(dict.fromkeys(names[:10]))
 
     def _log_speed(self, batch: Batch) -> None:
@@ -189,39 +263,51 @@ class RDModule(L.LightningModule):
             rate = self._residues_done / (time.perf_counter() - self._started)
             self.log("residues_per_second", rate, batch_size=1, sync_dist=False)
 
+    def checkpoint_state(self, turns: int) -> FitState:
+        """The global state after so many turns of this run, on every process (a collective)."""
+        self._check_finite()
+        state = self.state.clone().all_reduce_()
+        if data := self.data:
+            state.parts = [data.part(data.deal.done_after(turns))]
+        return state
+
     def on_train_epoch_end(self) -> None:
         self._check_finite()
-        self.moments.all_reduce_()
-        self.heldout_moments.all_reduce_()
+        self.state.all_reduce_()
+        self._sum_counts()
         seconds = time.perf_counter() - self._started
-        self.head = fit_chain(
-            self.moments,
-            names=self.names,
-            heldout=self.heldout_moments if self.heldout_moments.num_rows > 1 else None,
-            context=self._context(seconds),
-            **self.solve_options,
-        )
+        data = self.data
+        if data is not None:
+            self.state.parts = [data.part(len(data.deal.batches))]
+        if data is None or data.part_of == 1:
+            self.head = fit_chain(
+                self.moments,
+                names=self.names,
+                heldout=self.heldout_moments if self.heldout_moments.num_rows > 1 else None,
+                context=self.context(seconds),
+                **self.solve_options,
+            )
         # One pass is the whole fit: a second epoch would count every residue twice.
         self.trainer.should_stop = True
 
-    def _context(self, seconds: float) -> dict[str, Any]:
-        residues = self.moments.num_rows + self.heldout_moments.num_rows
-        assert self.backbones is not None
+    def _sum_counts(self) -> None:
+        counts = [self._residues_done, self.num_nonfinite, self.num_pieces]
+        total = distributed.all_reduce_sum_(
+            torch.tensor(counts, dtype=torch.float64, device=self.state.heldout.device)
+        )
+        self._residues_done, self.num_nonfinite, self.num_pieces = map(int, total.tolist())
+
+    def context(self, seconds: float) -> dict[str, Any]:
+        """Where a head comes from, for its report."""
         context: dict[str, Any] = {
-            "family": self.family.name,
-            "weights": {
-                m.name: b.digest()  # type: ignore[operator]
-                for m, b in zip(self.members, self.backbones.values(), strict=True)
-            },
-            "precision": str(self.trainer.precision),
-            "accumulate": self.moments.precision,
+            **self.state.identity,
             "num_devices": self.trainer.world_size,
             "num_nonfinite_residues": self.num_nonfinite,
+            "num_out_of_memory_pieces": self.num_pieces,
             "seconds": round(seconds, 3),
-            "residues_per_second": round(residues / seconds, 1),
+            "residues_per_second": round(self._residues_done / seconds, 1),
             "versions": versions(),
         }
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, FastaDataModule) and data.store is not None:
+        if (data := self.data) is not None:
             context |= data.record()
         return context

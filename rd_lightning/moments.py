@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +20,8 @@ PANEL = 256
 """Columns of the scatter updated at a time; only blocks on or above the diagonal are computed."""
 CHUNK = 4096
 """Most rows multiplied at once, and in float32 summed, before the float64 state takes over."""
-_KIND = "moments"
+KIND = "moments"
+"""Of the files that :meth:`JointMoments.load` reads."""
 
 
 class JointMoments:
@@ -271,40 +272,65 @@ class JointMoments:
 
     # Storage
 
-    def save(self, path: str | os.PathLike, metadata: dict[str, Any] | None = None) -> None:
-        """Write a safetensors file: ``shift``, ``state`` (float64), and metadata as JSON."""
-        width = self.width
-        shift = torch.zeros(width, dtype=torch.float64) if self.shift is None else self.shift
-        write_tensors(
-            path,
-            {"shift": shift, "state": self._allocate(self.device)},
-            {
-                "kind": _KIND,
-                "dims": list(self.dims),
-                "precision": self.precision,
-                "num_rows": self.num_rows,
-                "metadata": metadata or {},
-            },
-        )
+    @property
+    def flat(self) -> Float[Tensor, " size"]:
+        """The state itself: products (D, D), sums (D,) about the shift, and the count."""
+        return self._allocate(self.device)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a safetensors file: ``shift`` and ``states`` (1, D^2 + D + 1), float64."""
+        tensors = {"states": self.flat[None]}
+        if self.shift is not None:
+            tensors["shift"] = self.shift
+        header = {
+            "kind": KIND,
+            "dims": list(self.dims),
+            "precision": self.precision,
+            "num_rows": [self.num_rows],
+        }
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> JointMoments:
-        """Read what :meth:`save` wrote, bit for bit.
+        """Read what :meth:`save` wrote, bit for bit; of a fit in groups, their sum.
 
         Raises:
             InputError: the file is missing, damaged, of another kind or shape.
         """
-        tensors, header = read_tensors(path, _KIND, device)
-        moments = cls(header["dims"], precision=header["precision"])
-        width = moments.width
-        shapes = {"shift": (width,), "state": (width**2 + width + 1,)}
-        for name, shape in shapes.items():
-            tensor = tensors.get(name)
-            if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != torch.float64:
-                raise InputError(f"{path}: {name} is not float64 of shape {shape}")
-        moments.set_shift_(tensors["shift"])
-        moments._state = tensors["state"]
-        return moments
+        tensors, header = read_tensors(path, KIND, device)
+        try:
+            flat = tensors["states"].sum(dim=0)
+            return from_tensors(
+                path, header["dims"], header["precision"], flat, tensors.get("shift")
+            )
+        except KeyError as error:
+            raise InputError(f"{path}: not moments ({error} is missing)") from error
+
+
+def from_tensors(
+    path: str | os.PathLike,
+    dims: Sequence[int],
+    precision: Precision,
+    flat: Tensor,
+    shift: Tensor | None,
+) -> JointMoments:
+    """Moments around a flat state and its shift (None where there are no rows yet).
+
+    Raises:
+        InputError: a tensor read from ``path`` is not float64 of the right shape.
+    """
+    moments = JointMoments(dims, precision=precision)
+    width = moments.width
+    expected = {"states": (flat, (width**2 + width + 1,))}
+    if shift is not None:
+        expected["shift"] = (shift, (width,))
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.float64:
+            raise InputError(f"{path}: {name} is not float64 of shape {shape}")
+    if shift is not None:
+        moments.set_shift_(shift)
+    moments._state = flat
+    return moments
 
 
 def finite_rows(blocks: Sequence[Float[Tensor, "n _"]]) -> Bool[Tensor, " n"]:

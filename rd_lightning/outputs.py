@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-from .module import RDModule
+from .head import RDHead
 from .plots import save_report_picture
-from .storage import write_json
+from .state import FitState
+from .storage import atomic_path, write_json
+from .store import SKIPPED, SequenceStore
 
-HEAD, MOMENTS, HELDOUT_MOMENTS = "head", "moments.safetensors", "heldout_moments.safetensors"
-REPORT, PICTURE = "report.json", "report.png"
+HEAD, MOMENTS, REPORT, PICTURE = "head", "moments.safetensors", "report.json", "report.png"
 
 
-def write_fit(module: RDModule, folder: str | os.PathLike, config: dict[str, Any]) -> None:
-    """Write ``head/``, both moments, ``report.json`` (with the run's configuration), the picture.
+def write_state(
+    state: FitState, head: RDHead | None, folder: str | os.PathLike, config: dict[str, Any]
+) -> None:
+    """Write ``moments.safetensors`` and, of a solved fit, ``report.json`` (with the run's
+    configuration), ``report.png`` and ``head/``.
 
     Each file appears whole or not at all; the head, which readers look for, comes last.
     """
     folder = Path(folder)
-    assert module.head is not None
-    head = module.head
-    about = {"names": list(head.names), **head.report.context}
-    module.moments.save(folder / MOMENTS, about)
-    module.heldout_moments.save(folder / HELDOUT_MOMENTS, about)
+    state.save(folder / MOMENTS)
+    if head is None:
+        return
     save_report_picture(head.report, head.dims, head.names, folder / PICTURE)
     report = {"names": list(head.names), "dims": list(head.dims), **head.report.to_dict()}
     write_json(folder / REPORT, {**report, "config": config})
     head.save_pretrained(folder / HEAD)
+
+
+def write_skipped(store: SequenceStore, folder: str | os.PathLike) -> Path | None:
+    """Copy the list of skipped records, where there are any."""
+    if not store.summary.num_skipped:
+        return None
+    path = Path(folder) / SKIPPED
+    with atomic_path(path) as temporary:
+        shutil.copyfile(store.folder / SKIPPED, temporary)
+    return path

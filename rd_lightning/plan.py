@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -14,6 +15,8 @@ from .errors import InputError, check_choice, check_whole
 from .store import SequenceStore
 
 LongPolicy = Literal["window", "whole", "skip", "truncate"]
+Window = tuple[int, int, int]
+"""(sequence index, first residue, number of residues)."""
 HELDOUT = -1
 """Group of the held-out sequences; those of the fit are in groups 0, 1, ..."""
 NUM_SPECIAL_TOKENS = 2  # <cls> and <eos> around every window
@@ -33,6 +36,8 @@ class PlanSettings:
     """A random subset of this many; all by default."""
     heldout: float = 0.05
     """Share of the sequences held out of the fit, chosen by their digest."""
+    num_groups: int = 1
+    """Groups of the other sequences, chosen by their digest, with moments of their own."""
     seed: int = 0
     """Of the random subset."""
 
@@ -40,6 +45,7 @@ class PlanSettings:
         check_whole("tokens_per_batch", self.tokens_per_batch, least=1)
         check_whole("max_residues", self.max_residues, least=1)
         check_choice("long", self.long, get_args(LongPolicy))
+        check_whole("num_groups", self.num_groups, least=1)
         check_whole("seed", self.seed, least=0)
         if self.num_sequences is not None:
             check_whole("num_sequences", self.num_sequences, least=1)
@@ -70,55 +76,56 @@ class PlanSummary:
 class BatchPlan:
     """Windows of sequences, dealt into batches of one group and like length, longest first.
 
-    A window is (sequence index, start, length). The batches depend on the sequences and the
-    settings only, not on the number of processes; process r of W takes batches r, r + W, ...
+    The batches depend on the sequences and the settings only, not on the number of processes or
+    parts; see :class:`rd_lightning.deal.Deal` for who takes which. Memory: 12 bytes a window.
     """
 
     def __init__(self, store: SequenceStore, settings: PlanSettings) -> None:
         self.settings = settings
         self.content_digest = store.summary.digest
-        lengths = store.column("length")
         chosen = _choose(len(store), settings, store.summary.path)
-        index, start, length, self._lost = _windows(lengths, chosen, settings)
-        if not len(index):
+        groups = _groups(store, settings)[chosen]
+        self._num_sequences = len(chosen)
+        self._num_heldout = int((groups == HELDOUT).sum())
+        length = store.column("length")[chosen]
+        self._num_long = int((length > settings.max_residues).sum())
+        kept, start, length, self._lost = _windows(length, settings)
+        if not len(length):
             raise InputError(
                 f"{store.summary.path}: every sequence is longer than max_residues="
                 f"{settings.max_residues} and long=skip leaves none"
             )
-        self._num_long = int((lengths[chosen] > settings.max_residues).sum())
-        del lengths
-        groups = _groups(store.column("digest"), settings.heldout)
-        self._num_sequences = len(chosen)
-        self._num_heldout = int((groups[chosen] == HELDOUT).sum())
-        window_groups = groups[index]
-        del groups, chosen
+        if kept is not None:
+            chosen, groups = chosen[kept], groups[kept]
         # Equal lengths keep the order of the file: the sort is stable. Longest first, so that a
         # batch too large for the device fails at once.
-        order = np.lexsort((-length, window_groups)).astype(np.int32)
-        self.index, self.start, self.length = index[order], start[order], length[order]
-        self._bound(window_groups[order])
+        order = np.lexsort((-length, groups)).astype(np.int32)
+        self.index = chosen[order]
+        del chosen
+        self.start = start[order]
+        del start
+        self.length = length[order]
+        del length
+        self._bound(groups[order])
 
     def _bound(self, groups: np.ndarray) -> None:
         budget = self.settings.tokens_per_batch
-        firsts, group_of, position = [], [], 0
-        edges = [*(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
-        for edge in edges:
+        first, position = array.array("i"), 0
+        for edge in [*(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]:
             while position < edge:
-                firsts.append(position)
-                group_of.append(int(groups[position]))
+                first.append(position)
                 tokens = int(self.length[position]) + NUM_SPECIAL_TOKENS
                 position = min(edge, position + max(1, budget // tokens))
-        stops = np.array([*firsts[1:], len(groups)], np.int64)
-        first = np.array(firsts, np.int64)
-        longest_first = np.argsort(-self.length[first], kind="stable")
-        self.first, self.stop = first[longest_first], stops[longest_first]
-        self.group = np.array(group_of, np.int32)[longest_first]
+        firsts = np.frombuffer(first, np.int32)
+        stops = np.append(firsts[1:], np.int32(len(groups)))
+        order = np.argsort(-self.length[firsts], kind="stable").astype(np.int32)
+        self.first, self.stop, self.group = firsts[order], stops[order], groups[firsts[order]]
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def windows(self, batch: int) -> list[tuple[int, int, int]]:
-        """(sequence index, first residue, number of residues) of each window of a batch."""
+    def windows(self, batch: int) -> list[Window]:
+        """The windows of a batch."""
         rows = slice(int(self.first[batch]), int(self.stop[batch]))
         columns = (self.index[rows], self.start[rows], self.length[rows])
         return list(zip(*(column.tolist() for column in columns), strict=True))
@@ -127,28 +134,26 @@ class BatchPlan:
         rows = slice(int(self.first[batch]), int(self.stop[batch]))
         return int(self.length[rows].sum(dtype=np.int64))
 
-    def dealt_to(self, rank: int, world_size: int) -> Iterator[int]:
-        """Batches of one process; -1, an empty batch, fills up so that every process has as many.
+    def residues_by_batch(self) -> np.ndarray:
+        """(batches,) int64."""
+        before = np.concatenate([[0], np.cumsum(self.length, dtype=np.int64)])
+        return before[self.stop] - before[self.first]
 
-        Batches are never repeated to fill up: their residues would count twice.
-        """
-        for first in range(0, len(self), world_size):
-            batch = first + rank
-            yield batch if batch < len(self) else -1
+    def tokens_by_batch(self) -> np.ndarray:
+        """(batches,) int64, special tokens and padding included."""
+        windows = (self.stop - self.first).astype(np.int64)
+        return windows * (self.length[self.first] + NUM_SPECIAL_TOKENS)
 
     def summary(self) -> PlanSummary:
-        before = np.concatenate([[0], np.cumsum(self.length, dtype=np.int64)])
-        sums = before[self.stop] - before[self.first]
-        heldout = self.group == HELDOUT
-        tokens = (self.stop - self.first) * (self.length[self.first] + NUM_SPECIAL_TOKENS)
+        residues = self.residues_by_batch()
         return PlanSummary(
             num_sequences=self._num_sequences,
             num_heldout_sequences=self._num_heldout,
-            num_residues=int(sums.sum()),
-            num_heldout_residues=int(sums[heldout].sum()),
+            num_residues=int(residues.sum()),
+            num_heldout_residues=int(residues[self.group == HELDOUT].sum()),
             num_batches=len(self),
             num_windows=len(self.length),
-            num_tokens=int(tokens.sum()),
+            num_tokens=int(self.tokens_by_batch().sum()),
             num_long=self._num_long,
             num_residues_left_out=self._lost,
             longest_window=int(self.length.max()),
@@ -158,6 +163,16 @@ class BatchPlan:
         """SHA-256 of the content and the settings: equal digests mean equal batches."""
         identity = {"content": self.content_digest, "settings": asdict(self.settings)}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def equal_windows(length: int, limit: int) -> list[tuple[int, int]]:
+    """The fewest windows (first, size) of at most ``limit``, equal to within one residue.
+
+    Window j of n over L residues begins at floor(j L / n).
+    """
+    number = -(-length // limit)
+    edges = [j * length // number for j in range(number + 1)]
+    return [(a, b - a) for a, b in itertools.pairwise(edges)]
 
 
 def _choose(num_sequences: int, settings: PlanSettings, path: str) -> np.ndarray:
@@ -173,43 +188,44 @@ def _choose(num_sequences: int, settings: PlanSettings, path: str) -> np.ndarray
 
 
 def _windows(
-    lengths: np.ndarray, chosen: np.ndarray, settings: PlanSettings
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Arrays (sequence index, start, length) and the number of residues left out."""
+    length: np.ndarray, settings: PlanSettings
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, int]:
+    """(which of the sequences, start, length) of each window, and the residues left out.
+
+    None for "which" where every sequence is one window.
+    """
     limit, policy = settings.max_residues, settings.long
-    length = lengths[chosen]
     if policy == "skip":
-        kept = length <= limit
-        return (
-            chosen[kept],
-            np.zeros(int(kept.sum()), np.int32),
-            length[kept],
-            int(length[~kept].sum(dtype=np.int64)),
-        )
-    start = np.zeros(len(chosen), np.int32)
-    if policy == "whole":
-        return chosen, start, length, 0
+        kept = np.flatnonzero(length <= limit).astype(np.int32)
+        lost = int(length[length > limit].sum(dtype=np.int64))
+        return kept, np.zeros(len(kept), np.int32), length[kept], lost
+    start = np.zeros(len(length), np.int32)
     if policy == "truncate":
-        cut = np.minimum(length, limit)
-        return chosen, start, cut, int((length - cut).sum(dtype=np.int64))
-    # Window j of n over L residues begins at floor(j L / n): the fewest, equal to within one.
-    number = -(-length // limit)
-    if number.max() == 1:
-        return chosen, start, length, 0
-    nth = np.concatenate([np.arange(n, dtype=np.int32) for n in number[number > 1].tolist()])
-    of_long = np.repeat(np.flatnonzero(number > 1), number[number > 1])
-    total, count = length[of_long].astype(np.int64), number[of_long]
-    begin, end = nth * total // count, (nth + 1) * total // count
-    short = np.flatnonzero(number == 1)
+        lost = int((length - np.minimum(length, limit)).sum(dtype=np.int64))
+        return None, start, np.minimum(length, limit), lost
+    long = np.flatnonzero(length > limit)
+    if policy == "whole" or not len(long):
+        return None, start, length, 0
+    cut = [(i, *window) for i in long.tolist() for window in equal_windows(int(length[i]), limit)]
+    which, begin, size = np.array(cut, np.int32).T
+    short = np.flatnonzero(length <= limit).astype(np.int32)
     return (
-        np.concatenate([chosen[short], chosen[of_long]]),
-        np.concatenate([start[short], begin.astype(np.int32)]),
-        np.concatenate([length[short], (end - begin).astype(np.int32)]),
+        np.concatenate([short, which]),
+        np.concatenate([start[short], begin]),
+        np.concatenate([length[short], size]),
         0,
     )
 
 
-def _groups(digests: np.ndarray, heldout: float) -> np.ndarray:
-    """Group of each sequence, by digest: copies of a sequence are never on both sides."""
-    threshold = np.uint64(min(int(heldout * 2.0**64), 2**64 - 1))
-    return np.where(digests < threshold, HELDOUT, 0).astype(np.int8)
+def _groups(store: SequenceStore, settings: PlanSettings) -> np.ndarray:
+    """Group of each sequence, by digest: copies of a sequence are never on both sides.
+
+    The highest bits say whether it is held out, the lowest which group it is in.
+    """
+    digests = store.column("digest")
+    threshold = np.uint64(min(int(settings.heldout * 2.0**64), 2**64 - 1))
+    heldout = digests < threshold
+    digests %= np.uint64(settings.num_groups)
+    groups = digests.astype(np.int16 if settings.num_groups < 2**15 else np.int32)
+    groups[heldout] = HELDOUT
+    return groups

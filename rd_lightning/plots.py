@@ -1,4 +1,4 @@
-"""report.png: the residual spectra, R2 by stage, cumulative variance against width."""
+"""The pictures: of a fit's report, and of the lengths of its sequences."""
 
 from __future__ import annotations
 
@@ -14,16 +14,44 @@ from .storage import atomic_path
 def save_report_picture(
     report: FitReport, dims: Sequence[int], names: Sequence[str], path: str | os.PathLike
 ) -> None:
-    """Draw a fit's report to a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # A Figure of its own: pyplot would pick a backend for the whole process.
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    """The residual spectra, R2 by stage, and cumulative variance against width, as PNG."""
+    figure = _figure(14, 4.2)
     spectra, r2, share = figure.subplots(1, 3)
     _draw_spectra(spectra, report)
     _draw_r2(r2, report)
     _draw_share(share, report, dims, names)
+    _save(figure, path)
+
+
+def save_lengths_picture(lengths: np.ndarray, max_residues: int, path: str | os.PathLike) -> None:
+    """A histogram of sequence lengths, with the longest window marked, as PNG."""
+    figure = _figure(7, 4)
+    axes = figure.subplots()
+    low, high = int(lengths.min()), int(lengths.max())
+    bins = np.unique(np.geomspace(low, max(high, low + 1) + 1, 60).astype(int))
+    axes.hist(lengths, bins=bins.tolist(), color="C0")
+    axes.axvline(max_residues, color="C1", ls="--", label=f"longest window, {max_residues:,}")
+    axes.set(
+        title=f"{len(lengths):,} sequences, {int(lengths.sum(dtype=np.int64)):,} residues",
+        xlabel="length (residues)",
+        ylabel="sequences",
+        xscale="log",
+    )
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure
+
+    # A Figure of its own: pyplot would pick a backend for the whole process.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure, path: str | os.PathLike) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(temporary)
 

@@ -18,7 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from .data import Batch, FastaDataModule
+from .batch import Batch
+from .data import FastaDataModule
 
 
 class _Speed(ProgressColumn):
@@ -61,9 +62,12 @@ class ResidueProgressBar(ProgressBar):
         if not (self._enabled and trainer.is_global_zero and isinstance(data, FastaDataModule)):
             return
         assert data.plan is not None
-        self._plan = data.plan
+        self._residues = data.plan.residues_by_batch()
+        self._deal = deal = data.deal
+        done = int(self._residues[deal.batches[: deal.done]].sum())
+        total = int(self._residues[deal.batches].sum())
         self._progress = residue_progress(self._console)
-        self._task = self._progress.add_task("streaming", total=data.plan.summary().num_residues)
+        self._task = self._progress.add_task("streaming", total=total, completed=done)
         self._progress.start()
 
     def on_train_batch_end(
@@ -75,12 +79,10 @@ class ResidueProgressBar(ProgressBar):
         batch_idx: int,
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._progress is None:
-            return
-        # The processes are in step: with this batch, the others' of the same turn are done too.
-        first = batch_idx * trainer.world_size
-        turn = range(first, min(first + trainer.world_size, len(self._plan)))
-        self._progress.advance(self._task, sum(map(self._plan.num_residues, turn)))
+        if self._progress is not None:
+            # The processes are in step: with this batch, the others' of this turn are done too.
+            turn = self._deal.turn(batch_idx)
+            self._progress.advance(self._task, int(self._residues[turn].sum()))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()

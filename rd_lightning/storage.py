@@ -60,7 +60,11 @@ def write_tensors(
     with atomic_path(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, header)
+        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+        try:
+            save_file(whole, temporary, header)
+        except SafetensorError as error:  # also when the disk is full
+            raise OSError(f"{path} cannot be written: {error}") from error
         temporary.chmod(mode)  # safetensors makes it readable by its owner only
 
 

@@ -18,6 +18,8 @@ from .errors import InputError, check_choice
 from .fasta import Cleaned, Record, clean, read_records
 
 MAX_LISTED = 10
+SKIPPED = "skipped.tsv"
+"""Records that were skipped: number, line, id, problem."""
 _CHUNK = 1 << 16
 _ENTRY = np.dtype(
     [
@@ -174,7 +176,7 @@ class _Scan:
         with (
             open(self.folder / "data", "wb") as data,
             open(self.folder / "entries", "wb") as entries,
-            open(self.folder / "skipped.tsv", "w", encoding="utf-8") as skipped,
+            open(self.folder / SKIPPED, "w", encoding="utf-8") as skipped,
         ):
             skipped.write("record\tline\tid\tproblem\n")
             for record in read_records(self.path):
@@ -248,7 +250,7 @@ class _Scan:
             if first != i:
                 drop[i] = True
                 duplicate_of[int(numbers[i])] = int(numbers[first])
-        with open(self.folder / "skipped.tsv", "a", encoding="utf-8") as skipped:
+        with open(self.folder / SKIPPED, "a", encoding="utf-8") as skipped:
             for record in read_records(self.path):
                 if record.number in duplicate_of:
                     first = duplicate_of[record.number]

@@ -89,6 +89,12 @@ def test_residues_alone_are_embedded(family):
     assert not any(b.requires_grad for b in blocks)
 
 
+def test_digests_of_the_bundled_weights_are_the_same_every_time():
+    family = get_family("mini")
+    one, again = (Backbone.load(family, family.members[0]).digest() for _ in range(2))
+    assert one == again
+
+
 def test_digests_tell_weights_apart(family):
     one, again = (Backbone.load(family, family.members[1]) for _ in range(2))
     assert one.digest() == again.digest()

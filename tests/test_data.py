@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from rd_lightning import FastaDataModule
-from rd_lightning.data import empty_batch, make_batch, sample_fasta
+from rd_lightning.batch import empty_batch, make_batch
+from rd_lightning.data import sample_fasta
 from rd_lightning.errors import InputError
 from rd_lightning.plan import HELDOUT
 from rd_lightning.store import SequenceStore

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rd_lightning import JointMoments, RDHead
+from rd_lightning.state import FitState
 
 from .conftest import clean_environment, random_sequences
 
@@ -37,10 +38,9 @@ def test_two_processes_equal_one(tmp_path, fasta, number, target):
         settings[-1] = "data.heldout=0"
     for name, trainer in (("one", "cpu"), ("two", "ddp_cpu")):
         rd_fit(tmp_path / name, f"trainer={trainer}", "data.tokens_per_batch=256", *settings)
-    files = ["moments.safetensors", "heldout_moments.safetensors"]
+    states = [FitState.load(tmp_path / name / "moments.safetensors") for name in ("one", "two")]
     total = 0
-    for file in files:
-        one, two = (JointMoments.load(tmp_path / name / file) for name in ("one", "two"))
+    for one, two in zip(*(state.all_moments for state in states), strict=True):
         assert one.num_rows == two.num_rows
         total += one.num_rows
         if one.num_rows > 1:

@@ -52,7 +52,6 @@ def test_a_run_says_what_it_does_and_writes_what_it_says(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "head",
-        "heldout_moments.safetensors",
         "moments.safetensors",
         "report.json",
         "report.png",

@@ -8,14 +8,15 @@ import rd_lightning
 PACKAGE = Path(rd_lightning.__file__).parent
 FLOORS = [
     {"errors", "precision", "distributed", "report", "provenance", "esm2", "linalg"},
-    {"fasta", "storage"},
+    {"fasta", "storage", "deal"},
     {"store", "tokens", "regression", "moments", "head", "plots"},
     {"families", "plan"},
-    {"backbone", "data", "solve"},
-    {"module", "progress", "tables"},
-    {"outputs"},
+    {"backbone", "batch", "state", "solve", "estimate", "nonfinite"},
+    {"data", "embedding", "solve_state", "outputs", "tables"},
+    {"module", "progress"},
+    {"checkpoint", "preflight"},
     {"build", "command"},
-    {"fit"},
+    {"fit", "merge"},
 ]
 
 

@@ -40,7 +40,7 @@ def data(fasta, sequences):
 
 def all_rows(family, data: FastaDataModule, side: bool) -> list[torch.Tensor]:
     """Raw embeddings by fair-esm itself, window by window, of the fit (False) or held-out side."""
-    from rd_lightning.data import make_batch
+    from rd_lightning.batch import make_batch
 
     models = [family.load(m, None).eval() for m in family.members]
     rows = [[] for _ in models]

@@ -168,7 +168,7 @@ def test_empty_updates_and_states():
 def test_save_and_load_are_bit_identical(tmp_path, seed):
     blocks = family_rows(300, DIMS, seed)
     moments = JointMoments(DIMS).update(part(blocks, slice(0, 200)))
-    moments.save(tmp_path / "m.safetensors", {"family": "x"})
+    moments.save(tmp_path / "m.safetensors")
     loaded = JointMoments.load(tmp_path / "m.safetensors")
     assert torch.equal(loaded.covariance, moments.covariance)
     assert torch.equal(loaded.mean, moments.mean)
@@ -189,10 +189,14 @@ def test_an_empty_state_is_saved_too(tmp_path):
 def test_a_state_of_the_wrong_shape_is_refused(tmp_path):
     from rd_lightning.storage import write_tensors
 
-    bad = {"shift": torch.zeros(3, dtype=torch.float64), "state": torch.zeros(3).double()}
     header = {"kind": "moments", "dims": [2], "precision": "auto"}
-    write_tensors(tmp_path / "m", bad, header)
-    with pytest.raises(InputError, match="shift is not float64 of shape"):
+    for wrong, shift, state in [("shift", 3, 7), ("states", 2, 3)]:
+        bad = {"shift": torch.zeros(shift).double(), "states": torch.zeros(1, state).double()}
+        write_tensors(tmp_path / "m", bad, header)
+        with pytest.raises(InputError, match=f"{wrong} is not float64 of shape"):
+            JointMoments.load(tmp_path / "m")
+    write_tensors(tmp_path / "m", {"shift": torch.zeros(2).double()}, header)
+    with pytest.raises(InputError, match="'states' is missing"):
         JointMoments.load(tmp_path / "m")
 
 

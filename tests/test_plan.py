@@ -80,16 +80,6 @@ def test_a_window_above_the_budget_is_alone(store):
     assert all(len(plan.windows(b)) == 1 for b in range(len(plan)))
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 7, 1000])
-def test_dealing_repeats_nothing_and_is_even(store, world):
-    plan = BatchPlan(store, SETTINGS)
-    hands = [list(plan.dealt_to(rank, world)) for rank in range(world)]
-    assert len({len(hand) for hand in hands}) == 1
-    dealt = [b for turn in zip(*hands, strict=True) for b in turn]
-    assert dealt[: len(plan)] == list(range(len(plan)))
-    assert set(dealt[len(plan) :]) <= {-1}
-
-
 def test_same_input_same_plan(store):
     one, two = BatchPlan(store, SETTINGS), BatchPlan(store, SETTINGS)
     assert one.digest() == two.digest()

@@ -1,0 +1,56 @@
+"""rd-merge: the moments of several fits added up and solved as one."""
+
+from __future__ import annotations
+
+import sys
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from .command import output_folder, quoted, run_command
+from .errors import InputError
+
+
+def main() -> None:
+    files = [a for a in sys.argv[1:] if "=" not in a and not a.startswith("-")]
+    others = [a for a in sys.argv[1:] if a not in files]
+    if files:
+        others.append(f"states=[{','.join(map(quoted, files))}]")
+    run_command("merge", merge, others)
+
+
+def merge(config: DictConfig) -> None:
+    """Add, solve, write."""
+    from .outputs import HEAD, write_state
+    from .solve_state import solve_state
+    from .state import FitState
+    from .tables import print_stages
+
+    console = Console()
+    folder = output_folder()
+    if (folder / HEAD).exists():
+        raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
+    paths = list(config.states)
+    if not paths:
+        raise InputError("name the states: rd-merge a/moments.safetensors b/moments.safetensors")
+    total = FitState.load(paths[0])
+    if problem := total.unusable():
+        raise InputError(f"{paths[0]}: {problem}")
+    for path in paths[1:]:
+        total.merge_(FitState.load(path), name=path)
+    for part_of in {part.of for part in total.parts}:
+        present = sum(part.of == part_of for part in total.parts)
+        if present % part_of:
+            console.print(f"note: {present} part(s) of {part_of} merged; the others are not in")
+    options = {"solver": config.solver, **config.regression}
+    head = solve_state(total, options)
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    write_state(total, head, folder, {str(key): value for key, value in plain.items()})
+    print_stages(console, head.report)
+    console.print(f"{head.report.num_residues:,} residues of {len(paths)} state(s)")
+    console.print(f"head, moments and report: {folder}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Parts of a fit, merged into the whole: a map-reduce."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rd_lightning import JointMoments, RDHead
+from rd_lightning.errors import InputError
+from rd_lightning.state import FitState, Part
+
+from .conftest import SEEDS, clean_environment, family_rows, random_sequences
+from .test_faults import assert_same, finish, rd_fit, start
+
+DIMS = [5, 9]
+IDENTITY = {"family": "tiny", "names": ["A", "B"], "weights": {"A": "1", "B": "2"}}
+
+
+def merge(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "rd_lightning.merge", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=clean_environment(),
+        cwd=folder,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("merge")
+    sequences = random_sequences(90, 3, longest=120)
+    text = "".join(f">s{i}\n{s}\n" for i, s in enumerate(sequences))
+    (folder / "x.fasta").write_text(text)
+    for name in ("whole", *(f"{i}" for i in range(1, 5))):
+        part = [] if name == "whole" else [f"data.part={name}/4"]
+        said = rd_fit(folder, f"out={name}", *part)
+        assert ("rd-merge" in said) == bool(part)
+    return folder
+
+
+def test_four_parts_are_the_whole(folder):
+    """Each part is a run of its own, as the tasks of a job array would be."""
+    states = [f"{i}/moments.safetensors" for i in (3, 1, 4, 2)]
+    status, said = merge(folder, *states, "out=merged")
+    assert status == 0, said
+    assert "50K -> 200K" in said
+    merged, whole = (FitState.load(folder / n / "moments.safetensors") for n in ("merged", "whole"))
+    assert_same(merged, whole)
+    heads = [RDHead.from_pretrained(folder / n / "head") for n in ("merged", "whole")]
+    for (_, a), (_, b) in zip(heads[0].named_buffers(), heads[1].named_buffers(), strict=True):
+        assert (a - b).abs().max() <= 2**-22 * b.abs().max()
+
+
+def test_a_part_has_no_head(folder):
+    assert sorted(p.name for p in (folder / "1").iterdir()) == ["moments.safetensors"]
+
+
+def test_some_of_the_parts_can_be_merged_and_it_is_said(folder):
+    status, said = merge(folder, "1/moments.safetensors", "2/moments.safetensors", "out=half")
+    assert status == 0, said
+    assert "2 part(s) of 4 merged; the others are not in" in said
+
+
+def test_a_part_given_twice_is_refused(folder):
+    state = "1/moments.safetensors"
+    status, said = merge(folder, state, "2/moments.safetensors", state, "out=twice")
+    assert status == 1
+    assert "1/moments.safetensors: part 1 of 4 of these sequences is in already" in said
+    assert not (folder / "twice").exists()
+
+
+def test_the_whole_and_a_part_overlap(folder):
+    status, said = merge(folder, "whole/moments.safetensors", "1/moments.safetensors", "out=more")
+    assert status == 1
+    assert "planned otherwise (part 1 of 1); residues would count twice" in said
+
+
+def test_bad_input(folder):
+    status, said = merge(folder, "out=none")
+    assert status == 1
+    assert "name the states" in said
+    status, said = merge(folder, "nothing.safetensors", "out=none")
+    assert status == 1
+    assert "nothing.safetensors: no such file" in said
+    status, said = merge(folder, "whole/head/head.safetensors", "out=none")
+    assert status == 1
+    assert "not moments of rd_lightning" in said
+    assert not (folder / "none").exists()
+
+
+def test_more_parts_than_batches(folder):
+    status, said = finish(start(folder, "out=empty", "data.part=900/1000"))
+    assert status == 1
+    assert "part 900 of 1000 is empty" in said
+
+
+def state_of(rows, content: str, *, index=1, of=1, identity=None, groups=1) -> FitState:
+    state = FitState(DIMS, groups)
+    state.identity = dict(identity or IDENTITY)
+    for g, moments in enumerate(state.groups):
+        moments.update([r[g::groups] for r in rows])
+    state.parts = [Part(content, f"plan of {content}", {}, index, of, 3, 3)]
+    return state
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_states_of_different_data_and_shifts_add_up(tmp_path, seed):
+    one, two = family_rows(200, DIMS, seed), family_rows(300, DIMS, seed + 10, mean=3)
+    merged = state_of(one, "x").merge_(state_of(two, "y"))
+    rows = torch.cat([torch.cat([a, b]) for a, b in zip(one, two, strict=True)], dim=1)
+    error = (merged.total.covariance - torch.cov(rows.T)).norm() / torch.cov(rows.T).norm()
+    assert error < 1e-12
+    merged.save(tmp_path / "m")
+    loaded = FitState.load(tmp_path / "m")
+    assert loaded.parts == merged.parts
+    assert loaded.identity == merged.identity
+    assert torch.equal(loaded.total.covariance, merged.total.covariance)
+    assert torch.equal(JointMoments.load(tmp_path / "m").covariance, merged.total.covariance)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_groups_add_up_to_the_whole(tmp_path, seed):
+    rows = family_rows(300, DIMS, seed)
+    state = state_of(rows, "x", groups=4)
+    expected = torch.cov(torch.cat(rows, dim=1).T)
+    assert (state.total.covariance - expected).norm() / expected.norm() < 1e-12
+    state.to("cpu").save(tmp_path / "m")
+    loaded = FitState.load(tmp_path / "m")
+    assert [m.num_rows for m in loaded.groups] == [75] * 4
+    assert torch.equal(loaded.groups[2].covariance, state.groups[2].covariance)
+
+
+def test_states_that_do_not_go_together():
+    rows = family_rows(50, DIMS, 0)
+    one = state_of(rows, "x")
+    other = {**IDENTITY, "weights": {"A": "1", "B": "3"}}
+    with pytest.raises(InputError, match=r"weights\.B: 2 in one, 3 in the other"):
+        one.clone().merge_(state_of(rows, "y", identity=other))
+    with pytest.raises(InputError, match="num_groups: 1 in one, 2 in the other"):
+        one.clone().merge_(state_of(rows, "y", groups=2))
+    with pytest.raises(InputError, match="part 1 of 1 of these sequences is in already"):
+        one.clone().merge_(state_of(rows, "x"))
