@@ -53,7 +53,7 @@ def fit(config: DictConfig) -> None:
     if config.preflight:
         return
     if earlier is not None and earlier.parts[0].complete:
-        _solve_only(module, data, earlier)
+        _solve_only(module, data, earlier, precision=str(trainer.precision))
     else:
         trainer.fit(module, datamodule=data)
     if not trainer.is_global_zero:
@@ -85,11 +85,16 @@ def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
     return state
 
 
-def _solve_only(module: RDModule, data: FastaDataModule, state: FitState) -> None:
+def _solve_only(
+    module: RDModule, data: FastaDataModule, state: FitState, *, precision: str
+) -> None:
     """The stream was complete when the earlier run ended; only the chain is left to solve."""
+    from .resume import check_resumed
     from .solve_state import solve_state
 
-    module.check_resumed(state, data)
+    # The weights are not loaded, so not compared: they are those of the state.
+    known = {**module.identity, "precision": precision}
+    check_resumed(state, known, module.dims, data.part(data.batches_done))
     module.state = state
     if data.part_of == 1:
         module.head = solve_state(state, module.solve_options, data.record())

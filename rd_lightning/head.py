@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import InputError
+from .official import read_official
 from .report import FitReport
 from .storage import read_tensors, write_json, write_tensors
 
@@ -192,6 +193,22 @@ class RDHead(nn.Module):
             return cls(config["names"], config["dims"], blocks, report)
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder}: the files do not fit each other ({error})") from error
+
+    @classmethod
+    def from_official(cls, files_or_dir: str | os.PathLike | Sequence[str | os.PathLike]) -> RDHead:
+        """A head from the scalers (``rd-scaler-*.npz``) of the package reverse-distillation 0.1.0.
+
+        Equals its ``rdScalerGPUOptimized.step`` chained as its model chains it, to float32
+        rounding; formula, report and errors: :func:`rd_lightning.official.read_official`.
+
+        Warns:
+            UserWarning: a stage was fitted on raw embeddings, not on those it is fed.
+
+        Raises:
+            InputError: the files are not one whole chain of the package's scalers.
+        """
+        names, dims, blocks, report = read_official(files_or_dir)
+        return cls(names, dims, [Block(*block) for block in blocks], report)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

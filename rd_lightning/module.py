@@ -19,13 +19,15 @@ from .embedding import embed_in_pieces
 from .errors import InputError, check_choice
 from .families import Family, get_family
 from .head import RDHead
-from .moments import JointMoments, Precision, batch_mean, finite_rows
+from .moments import JointMoments, Precision
 from .nonfinite import FiniteWatch
 from .plan import PlanSettings, Window
 from .provenance import versions
 from .regression import ComponentRule, Regression
+from .resume import check_resumed
+from .rows import batch_mean, finite_rows
 from .solve import Solver, check_options, check_rows, fit_chain
-from .state import FitState, differences
+from .state import FitState
 
 
 class RDModule(L.LightningModule):
@@ -150,50 +152,30 @@ class RDModule(L.LightningModule):
         return None
 
     def on_fit_start(self) -> None:
-        self.state.identity = self.identity()
+        assert self.backbones is not None
+        digests: list[Any] = [backbone.digest() for backbone in self.backbones.values()]  # type: ignore[operator]
+        weights = dict(zip(self.names, digests, strict=True))
+        self.state.identity = {
+            **self.identity,
+            "precision": str(self.trainer.precision),
+            "weights": weights,
+        }
         self.state.to(self.device)
         if self.resume_from is not None and self.data is not None:
             self._resume(self.resume_from, self.data)
 
+    @property
     def identity(self) -> dict[str, Any]:
-        """What must agree for two states to be of one fit."""
-        assert self.backbones is not None
-        digests: list[Any] = [backbone.digest() for backbone in self.backbones.values()]  # type: ignore[operator]
+        """What must agree for two states to be of one fit, as far as known before the weights."""
         return {
             "family": self.family.name,
             "names": list(self.names),
-            "weights": dict(zip(self.names, digests, strict=True)),
-            "precision": str(self.trainer.precision),
             "accumulate": self.accumulate,
         }
-
-    def check_resumed(self, state: FitState, data: FastaDataModule) -> None:
-        """Raise InputError unless this run can go on from a state; the differing fields are named.
-
-        The weights are compared once they are loaded.
-        """
-        (part,) = state.parts
-        mine = data.part(part.batches_done)
-        known = set(self.state.identity) or {"family", "names", "accumulate"}
-        identity = self.state.identity or {
-            "family": self.family.name,
-            "names": list(self.names),
-            "accumulate": self.accumulate,
-        }
-        differing = differences(
-            {**identity, "dims": self.dims},
-            {**{k: state.identity.get(k) for k in known}, "dims": state.dims},
-        )
-        keys = ("settings", "content", "index", "of")
-        differing += differences(
-            {k: getattr(mine, k) for k in keys}, {k: getattr(part, k) for k in keys}
-        )
-        if differing:
-            raise InputError(f"resume: the state is of another run: {'; '.join(differing)}")
 
     def _resume(self, state: FitState, data: FastaDataModule) -> None:
         """Go on from a checkpoint: its moments on the first process, its shift on all."""
-        self.check_resumed(state, data)
+        check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
         if self.global_rank == 0:
             self.state = state.to(self.device)
         elif state.shift is not None:

@@ -12,6 +12,7 @@ import pytest
 
 from rd_lightning.checkpoint import CHECKPOINT
 from rd_lightning.errors import InputError
+from rd_lightning.fit import main
 from rd_lightning.state import FitState
 
 from .conftest import clean_environment, random_sequences
@@ -172,7 +173,9 @@ def checkpoint(folder, tmp_path) -> Path:
         ("family.weights=weights", "weights.200K: "),
     ],
 )
-def test_a_state_of_another_run_is_refused(folder, checkpoint, tmp_path, change, message):
+def test_a_state_of_another_run_is_refused(
+    folder, checkpoint, tmp_path, monkeypatch, capfd, change, message
+):
     if "weights" in change:
         other_weights(tmp_path / "weights")
         change = f"family.weights={tmp_path / 'weights'}"
@@ -180,12 +183,23 @@ def test_a_state_of_another_run_is_refused(folder, checkpoint, tmp_path, change,
         (tmp_path / "other.fasta").write_text(">a\n" + "ACDEFGHIKL" * 50)
         change = f"data.fasta={tmp_path / 'other.fasta'}"
     out = tmp_path / "refused"
-    status, said = finish(start(folder, f"out={out}", f"resume={checkpoint}", change))
-    assert status == 1, said
+    said = refused(folder, monkeypatch, capfd, f"out={out}", f"resume={checkpoint}", change)
     assert "resume: the state is of another run" in said
     assert message in said
-    assert "Traceback" not in said
     assert not out.exists()
+
+
+def refused(folder: Path, monkeypatch, capfd, *overrides: str) -> str:
+    """The one line of a command that fails, run in this process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["rd-fit", *SETTINGS, *overrides])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    return line
 
 
 def other_weights(folder: Path) -> None:
@@ -203,14 +217,13 @@ def other_weights(folder: Path) -> None:
         save_file(weights, folder / path.name)
 
 
-def test_a_truncated_state_is_refused(folder, checkpoint):
+def test_a_truncated_state_is_refused(folder, checkpoint, monkeypatch, capfd):
     os.truncate(checkpoint, checkpoint.stat().st_size // 2)
-    status, said = finish(start(folder, "out=cut", f"resume={checkpoint}"))
-    assert status == 1
+    said = refused(folder, monkeypatch, capfd, "out=cut", f"resume={checkpoint}")
     assert "cut short" in said
-    status, said = finish(start(folder, "out=cut", "resume=none.safetensors"))
-    assert status == 1
+    said = refused(folder, monkeypatch, capfd, "out=cut", "resume=none.safetensors")
     assert "none.safetensors: no such file" in said
+    assert not (folder / "cut").exists()
 
 
 def test_a_full_disk_leaves_the_state_before(monkeypatch, tmp_path, whole):

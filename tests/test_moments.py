@@ -7,7 +7,8 @@ import torch
 from rd_lightning import JointMoments
 from rd_lightning import moments as module
 from rd_lightning.errors import InputError
-from rd_lightning.moments import CHUNK, finite_rows
+from rd_lightning.moments import CHUNK
+from rd_lightning.rows import finite_rows
 
 from .conftest import SEEDS, family_rows
 
