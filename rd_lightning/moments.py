@@ -13,7 +13,7 @@ from torch import Tensor
 from . import distributed
 from .errors import InputError, check_choice
 from .precision import has_fast_float64, true_float32
-from .rows import batch_mean, centred, column_sums, mirrored_
+from .rows import batch_mean, centre_, column_sums, mirrored_
 from .storage import read_tensors, write_tensors
 
 Precision = Literal["auto", "float64", "float32"]
@@ -122,12 +122,15 @@ class JointMoments:
         if self.shift is None:
             self.set_shift_(batch_mean(blocks, keep).to(state_device))
         assert self.shift is not None
-        shift = self.shift.to(blocks[0].device)
-        with true_float32(blocks[0].device.type):
+        device = blocks[0].device
+        shift = self.shift.to(device, compute)
+        # One buffer for all chunks: fresh memory for each would cost as much as filling it.
+        buffer = torch.empty(min(num_rows, CHUNK), self.width, dtype=compute, device=device)
+        with true_float32(device.type):
             for start in range(0, num_rows, CHUNK):
                 rows = [b[start : start + CHUNK] for b in blocks]
                 kept = None if keep is None else keep[start : start + CHUNK]
-                self._add(centred(rows, shift, compute, kept), kept)
+                self._add(centre_(buffer[: len(rows[0])], rows, shift, kept), kept)
         return self
 
     def _check(self, blocks: Sequence[Tensor]) -> None:
@@ -152,7 +155,7 @@ class JointMoments:
             if x.dtype == torch.float64 and x.device == target.device:
                 target.addmm_(x[:, :stop].mT, x[:, start:stop])
             else:
-                target += (x[:, :stop].mT @ x[:, start:stop]).to(target)
+                target += (x[:, :stop].mT @ x[:, start:stop]).to(target.device)
         sums += column_sums(x).to(sums)
         count += x.shape[0] if kept is None else kept.sum().to(count)
 

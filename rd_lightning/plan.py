@@ -98,8 +98,10 @@ class BatchPlan:
         if kept is not None:
             chosen, groups = chosen[kept], groups[kept]
         # Equal lengths keep the order of the file: the sort is stable. Longest first, so that a
-        # batch too large for the device fails at once.
-        order = np.lexsort((-length, groups)).astype(np.int32)
+        # batch too large for the device fails at once. In place: this is the peak of memory.
+        np.negative(length, out=length)
+        order = np.lexsort((length, groups)).astype(np.int32)
+        np.negative(length, out=length)
         self.index = chosen[order]
         del chosen
         self.start = start[order]
@@ -198,8 +200,8 @@ def _windows(
     if policy == "skip":
         kept = np.flatnonzero(length <= limit).astype(np.int32)
         lost = int(length[length > limit].sum(dtype=np.int64))
-        return kept, np.zeros(len(kept), np.int32), length[kept], lost
-    start = np.zeros(len(length), np.int32)
+        return kept, np.broadcast_to(np.int32(0), len(kept)), length[kept], lost
+    start = np.broadcast_to(np.int32(0), len(length))  # takes no memory
     if policy == "truncate":
         lost = int((length - np.minimum(length, limit)).sum(dtype=np.int64))
         return None, start, np.minimum(length, limit), lost

@@ -49,14 +49,21 @@ def mirrored_(upper: Float[Tensor, "d d"], *, panel: int = 256) -> Float[Tensor,
     return upper
 
 
-def centred(
-    blocks: Sequence[Tensor], shift: Tensor, dtype: torch.dtype, keep: Tensor | None
+def centre_(
+    out: Float[Tensor, "n D"],
+    blocks: Sequence[Tensor],
+    shift: Float[Tensor, " D"],
+    keep: Bool[Tensor, " n"] | None,
 ) -> Float[Tensor, "n D"]:
-    """[h_1 | ... | h_K] - shift in ``dtype``; rows not kept become zero.
+    """Fill ``out`` with [h_1 | ... | h_K] - shift in its dtype; rows not kept become zero.
 
-    Half-precision input is cast up first.
+    Half-precision input is cast up first. ``shift`` is of the dtype of ``out``.
     """
-    x = torch.cat([b.to(dtype) for b in blocks], dim=1).sub_(shift.to(dtype))
+    start = 0
+    for block in blocks:
+        columns = slice(start, start + block.shape[1])
+        torch.sub(block.to(out.dtype), shift[columns], out=out[:, columns])
+        start = columns.stop
     if keep is not None:
-        x.masked_fill_(~keep[:, None], 0)
-    return x
+        out.masked_fill_(~keep[:, None], 0)
+    return out
