@@ -28,6 +28,7 @@ def fit(config: DictConfig) -> None:
     from .checkpoint import CHECKPOINT, FitCheckpoint
     from .outputs import HEAD, MOMENTS, write_skipped, write_state
     from .preflight import print_preflight, write_preflight
+    from .resume import check_resumed
     from .tables import print_stages
 
     console = Console()
@@ -45,6 +46,10 @@ def fit(config: DictConfig) -> None:
         data.scan(device.type)
         assert data.store is not None
         print_preflight(console, module, data, trainer)
+        if earlier is not None:
+            # What is known before the weights are loaded; the module compares those too.
+            known = {**module.identity, "precision": str(trainer.precision)}
+            check_resumed(earlier, known, module.dims, data.part(data.batches_done))
         if config.preflight:
             picture = write_preflight(console, module, data, trainer, folder)
             console.print(f"lengths: {picture}", soft_wrap=True)
@@ -53,7 +58,8 @@ def fit(config: DictConfig) -> None:
     if config.preflight:
         return
     if earlier is not None and earlier.parts[0].complete:
-        _solve_only(module, data, earlier, precision=str(trainer.precision))
+        if is_main_process():
+            _solve_only(module, data, earlier)
     else:
         trainer.fit(module, datamodule=data)
     if not trainer.is_global_zero:
@@ -85,16 +91,10 @@ def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
     return state
 
 
-def _solve_only(
-    module: RDModule, data: FastaDataModule, state: FitState, *, precision: str
-) -> None:
+def _solve_only(module: RDModule, data: FastaDataModule, state: FitState) -> None:
     """The stream was complete when the earlier run ended; only the chain is left to solve."""
-    from .resume import check_resumed
     from .solve_state import solve_state
 
-    # The weights are not loaded, so not compared: they are those of the state.
-    known = {**module.identity, "precision": precision}
-    check_resumed(state, known, module.dims, data.part(data.batches_done))
     module.state = state
     if data.part_of == 1:
         module.head = solve_state(state, module.solve_options, data.record())

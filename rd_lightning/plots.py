@@ -89,6 +89,7 @@ def _draw_r2(axes, report: FitReport) -> None:
     axes.set_xticks(positions, [f"{s.source} → {s.target}" for s in report.stages])
     axes.set(title="Explained by the smaller models", ylabel="R²")
     axes.set_ylim(min(0, *(v for _, values in bars for v in values)) * 1.1, 1.2)
+    axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1])
     axes.legend(frameon=False, loc="upper center", ncols=len(bars))
 
 

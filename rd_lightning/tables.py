@@ -19,7 +19,7 @@ def print_stages(console: Console, report: FitReport) -> None:
         table.add_row(
             f"{stage.source} -> {stage.target}",
             f"{stage.num_components} / {stage.num_inputs}",
-            "" if near is None else f"{near:.3g}",
+            "" if near is None else f"{near:.2f}",
             f"{stage.r2_fit:.3f}",
             "-" if heldout is None else f"{heldout:.3f}",
             f"{stage.kept_variance:.1%} by {stage.rank}",

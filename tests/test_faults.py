@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from rd_lightning.checkpoint import CHECKPOINT
+from rd_lightning import FastaDataModule, RDModule
+from rd_lightning import module as module_file
+from rd_lightning.checkpoint import CHECKPOINT, FitCheckpoint
 from rd_lightning.errors import InputError
 from rd_lightning.fit import main
 from rd_lightning.state import FitState
 
 from .conftest import clean_environment, random_sequences
+from .test_module import run
 
 TIMEOUT = 180
 SETTINGS = ("data.fasta=x.fasta", "target=200K", "data.tokens_per_batch=256", "data.heldout=0.2")
@@ -168,6 +171,7 @@ def checkpoint(folder, tmp_path) -> Path:
         ("data.part=1/2", "of: 2 in one, 1 in the other"),
         ("data.fasta=other.fasta", "content: "),
         ("target=800K", "names: ['50K', '200K', '800K'] in one, ['50K', '200K'] in the other"),
+        ("family=esm2 target=35M", "family: esm2 in one, mini in the other"),
         ("accumulate=float64", "accumulate: float64 in one, auto in the other"),
         ("trainer.precision=bf16-mixed", "precision: bf16-mixed in one, 32-true in the other"),
         ("family.weights=weights", "weights.200K: "),
@@ -183,7 +187,8 @@ def test_a_state_of_another_run_is_refused(
         (tmp_path / "other.fasta").write_text(">a\n" + "ACDEFGHIKL" * 50)
         change = f"data.fasta={tmp_path / 'other.fasta'}"
     out = tmp_path / "refused"
-    said = refused(folder, monkeypatch, capfd, f"out={out}", f"resume={checkpoint}", change)
+    changes = change.split()
+    said = refused(folder, monkeypatch, capfd, f"out={out}", f"resume={checkpoint}", *changes)
     assert "resume: the state is of another run" in said
     assert message in said
     assert not out.exists()
@@ -245,54 +250,29 @@ def test_a_full_disk_leaves_the_state_before(monkeypatch, tmp_path, whole):
 
 
 def test_a_failing_save_does_not_stop_a_run(monkeypatch, tmp_path, fasta, family, caplog):
-    import lightning as L
-
-    from rd_lightning import FastaDataModule, RDModule
-    from rd_lightning.checkpoint import FitCheckpoint
-
     def full(self, path):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(FitState, "save", full)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        callbacks=[FitCheckpoint(tmp_path / CHECKPOINT, every_minutes=0)],
-    )
+    saving = FitCheckpoint(tmp_path / CHECKPOINT, every_minutes=0)
     module = RDModule(family)
     data = FastaDataModule(fasta(random_sequences(20, 0)), tokens_per_batch=100)
-    trainer.fit(module, datamodule=data)
+    run(module, data, callbacks=[saving])
     assert module.head is not None
     assert "the one before is kept: No space left" in caplog.text
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_the_checkpoint_is_there_when_the_solve_fails(monkeypatch, tmp_path, fasta, family):
-    import lightning as L
-
-    from rd_lightning import FastaDataModule, RDModule
-    from rd_lightning import module as module_file
-    from rd_lightning.checkpoint import FitCheckpoint
-
     def fail(*_, **__):
         raise RuntimeError("no convergence")
 
     monkeypatch.setattr(module_file, "fit_chain", fail)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        callbacks=[FitCheckpoint(tmp_path / CHECKPOINT)],
-    )
+    saving = FitCheckpoint(tmp_path / CHECKPOINT)
     sequences = random_sequences(30, 0)
     data = FastaDataModule(fasta(sequences))
     with pytest.raises(RuntimeError, match="no convergence"):
-        trainer.fit(RDModule(family), datamodule=data)
+        run(RDModule(family), data, callbacks=[saving])
     state = FitState.load(tmp_path / CHECKPOINT)
     assert state.unusable() is None
     assert sum(m.num_rows for m in state.all_moments) == sum(map(len, sequences))
