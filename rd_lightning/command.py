@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -59,7 +59,7 @@ def run_command(
             _fail(str(error))
         except Terminated as error:
             if is_main_process():
-                _say(error.message)
+                _say(escape(error.message))
             raise
 
     # Hydra names the job after the function.
@@ -73,6 +73,13 @@ def run_command(
 def output_folder() -> Path:
     """Of the running job; in a multirun, the job's own."""
     return Path(HydraConfig.get().runtime.output_dir)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as JSON has it, interpolations resolved."""
+    found = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
 
 
 def is_main_process() -> bool:

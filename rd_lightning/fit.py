@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
-from .command import is_main_process, output_folder, run_command
+from .command import is_main_process, output_folder, plain, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ def fit(config: DictConfig) -> None:
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
     from .build import make_data, make_module, make_trainer
     from .checkpoint import CHECKPOINT, FitCheckpoint
-    from .outputs import HEAD, MOMENTS, write_skipped, write_state
+    from .outputs import refuse_used, write_skipped, write_state
     from .preflight import print_preflight, write_preflight
     from .resume import check_resumed
     from .tables import print_stages
 
     console = Console()
     folder = output_folder()
-    if is_main_process() and any((folder / name).exists() for name in (HEAD, MOMENTS)):
-        raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
+    if is_main_process():
+        refuse_used(folder)
     module, data = make_module(config), make_data(config)
     checkpoint = folder / CHECKPOINT
     trainer = make_trainer(config.trainer, FitCheckpoint(checkpoint, config.checkpoint_minutes))
@@ -64,7 +64,7 @@ def fit(config: DictConfig) -> None:
         trainer.fit(module, datamodule=data)
     if not trainer.is_global_zero:
         return
-    write_state(module.state, module.head, folder, _plain(config))
+    write_state(module.state, module.head, folder, plain(config))
     checkpoint.unlink(missing_ok=True)
     if module.head is None:
         done = f"part {config.data.part}: {module.moments.num_rows:,} residues"
@@ -98,12 +98,6 @@ def _solve_only(module: RDModule, data: FastaDataModule, state: FitState) -> Non
     module.state = state
     if data.part_of == 1:
         module.head = solve_state(state, module.solve_options, data.record())
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
-from .command import output_folder, quoted, run_command
+from .command import output_folder, plain, quoted, run_command
 from .errors import InputError
 
 
@@ -21,15 +22,14 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
-    from .outputs import HEAD, write_state
+    from .outputs import refuse_used, write_state
     from .solve_state import solve_state
     from .state import FitState
     from .tables import print_stages
 
     console = Console()
     folder = output_folder()
-    if (folder / HEAD).exists():
-        raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
+    refuse_used(folder)
     paths = list(config.states)
     if not paths:
         raise InputError("name the states: rd-merge a/moments.safetensors b/moments.safetensors")
@@ -38,15 +38,12 @@ def merge(config: DictConfig) -> None:
         raise InputError(f"{paths[0]}: {problem}")
     for path in paths[1:]:
         total.merge_(FitState.load(path), name=path)
-    for part_of in {part.of for part in total.parts}:
-        present = sum(part.of == part_of for part in total.parts)
-        if present % part_of:
-            console.print(f"note: {present} part(s) of {part_of} merged; the others are not in")
+    for (_, of), present in Counter((part.plan, part.of) for part in total.parts).items():
+        if present < of:
+            console.print(f"note: {present} part(s) of {of} merged; the others are not in")
     options = {"solver": config.solver, **config.regression}
     head = solve_state(total, options)
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    write_state(total, head, folder, {str(key): value for key, value in plain.items()})
+    write_state(total, head, folder, plain(config))
     print_stages(console, head.report)
     console.print(f"{head.report.num_residues:,} residues of {len(paths)} state(s)")
     console.print(f"head, moments and report: {folder}", soft_wrap=True)

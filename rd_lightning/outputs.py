@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from .errors import InputError
 from .head import RDHead
 from .plots import save_report_picture
 from .state import FitState
@@ -14,6 +15,13 @@ from .storage import atomic_path, write_json
 from .store import SKIPPED, SequenceStore
 
 HEAD, MOMENTS, REPORT, PICTURE = "head", "moments.safetensors", "report.json", "report.png"
+
+
+def refuse_used(folder: str | os.PathLike) -> None:
+    """Raise InputError if the folder holds a fit, or a part of one: it would be lost."""
+    folder = Path(folder)
+    if any((folder / name).exists() for name in (HEAD, MOMENTS)):
+        raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
 
 
 def write_state(

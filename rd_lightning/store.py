@@ -168,11 +168,9 @@ class _Scan:
         self.summary = ScanSummary(path=os.fspath(path))
         self.problems: list[str] = []
         self.id_digests = array.array("Q")
-        self.letters = np.zeros(256, np.int64)
         self.offset = 0
 
     def run(self) -> ScanSummary:
-        hasher = hashlib.sha256()
         with (
             open(self.folder / "data", "wb") as data,
             open(self.folder / "entries", "wb") as entries,
@@ -187,7 +185,7 @@ class _Scan:
                     continue
                 self._keep(record, cleaned, data, entries)
         self._drop_duplicate_ids()
-        self._finish(hasher)
+        self._finish()
         (self.folder / "summary.json").write_text(json.dumps(asdict(self.summary)))
         return self.summary
 
@@ -243,7 +241,8 @@ class _Scan:
         seen: dict[int, int] = {}
         drop = np.zeros(len(digests), bool)
         indices = np.flatnonzero(np.isin(digests, list(repeated)))
-        numbers = np.fromfile(self.folder / "entries", _ENTRY)["record"]
+        entries = np.fromfile(self.folder / "entries", _ENTRY)
+        numbers = entries["record"]
         duplicate_of: dict[int, int] = {}
         for i in indices.tolist():
             first = seen.setdefault(int(digests[i]), i)
@@ -255,11 +254,12 @@ class _Scan:
                 if record.number in duplicate_of:
                     first = duplicate_of[record.number]
                     self._reject(record, f"the id stands at record {first} already", skipped)
-        entries = np.fromfile(self.folder / "entries", _ENTRY)
         entries[~drop].tofile(self.folder / "entries")
 
-    def _finish(self, hasher) -> None:
+    def _finish(self) -> None:
         """Totals over what is left; the digest of the content."""
+        hasher = hashlib.sha256()
+        letters = np.zeros(256, np.int64)
         if os.path.getsize(self.folder / "entries") == 0:
             raise InputError(f"{self.path}: no usable sequence among {self.summary.num_records}")
         with SequenceStore(self.folder, self.summary) as store:
@@ -274,9 +274,9 @@ class _Scan:
                 sequence = store.sequence(i)
                 hasher.update(sequence)
                 hasher.update(b"\n")
-                self.letters += np.bincount(np.frombuffer(sequence, np.uint8), minlength=256)
+                letters += np.bincount(np.frombuffer(sequence, np.uint8), minlength=256)
         self.summary.digest = hasher.hexdigest()
-        self.summary.residues_by_letter = {chr(i): int(n) for i, n in enumerate(self.letters) if n}
+        self.summary.residues_by_letter = {chr(i): int(n) for i, n in enumerate(letters) if n}
 
 
 def digest64(content: bytes) -> int:

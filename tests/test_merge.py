@@ -60,6 +60,14 @@ def test_a_part_has_no_head(folder):
     assert sorted(p.name for p in (folder / "1").iterdir()) == ["moments.safetensors"]
 
 
+def test_a_merge_does_not_overwrite_a_part(folder):
+    before = (folder / "1" / "moments.safetensors").read_bytes()
+    status, said = merge(folder, "1/moments.safetensors", "2/moments.safetensors", "out=1")
+    assert status == 1
+    assert "1 holds a fit already" in said
+    assert (folder / "1" / "moments.safetensors").read_bytes() == before
+
+
 def test_some_of_the_parts_can_be_merged_and_it_is_said(folder):
     status, said = merge(folder, "1/moments.safetensors", "2/moments.safetensors", "out=half")
     assert status == 0, said
