@@ -132,7 +132,10 @@ class FastaDataModule(L.LightningDataModule):
         assert self.store is not None
         default = DEFAULT_TOKENS.get(device_type, DEFAULT_TOKENS["cpu"])
         tokens = default if self.tokens_per_batch is None else self.tokens_per_batch
-        self.plan = BatchPlan(self.store, PlanSettings(tokens_per_batch=tokens, **self._settings))
+        settings = PlanSettings(tokens_per_batch=tokens, **self._settings)
+        if self.plan is None or self.plan.settings != settings:
+            self.plan = None  # never two at a time in memory
+            self.plan = BatchPlan(self.store, settings)
         return self.plan
 
     def setup(self, stage: str) -> None:

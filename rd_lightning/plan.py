@@ -138,8 +138,10 @@ class BatchPlan:
 
     def residues_by_batch(self) -> np.ndarray:
         """(batches,) int64."""
-        before = np.concatenate([[0], np.cumsum(self.length, dtype=np.int64)])
-        return before[self.stop] - before[self.first]
+        order = np.argsort(self.first)  # then the batches lie end to end
+        residues = np.empty(len(self), np.int64)
+        residues[order] = np.add.reduceat(self.length, self.first[order], dtype=np.int64)
+        return residues
 
     def tokens_by_batch(self) -> np.ndarray:
         """(batches,) int64, special tokens and padding included."""
@@ -224,10 +226,10 @@ def _groups(store: SequenceStore, settings: PlanSettings) -> np.ndarray:
 
     The highest bits say whether it is held out, the lowest which group it is in.
     """
-    digests = store.column("digest")
     threshold = np.uint64(min(int(settings.heldout * 2.0**64), 2**64 - 1))
-    heldout = digests < threshold
-    digests %= np.uint64(settings.num_groups)
-    groups = digests.astype(np.int16 if settings.num_groups < 2**15 else np.int32)
-    groups[heldout] = HELDOUT
+    groups = np.empty(len(store), np.int16 if settings.num_groups < 2**15 else np.int32)
+    for start, digests in store.chunks("digest"):
+        chunk = groups[start : start + len(digests)]
+        chunk[:] = digests % np.uint64(settings.num_groups)
+        chunk[digests < threshold] = HELDOUT
     return groups

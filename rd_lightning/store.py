@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Literal
@@ -129,10 +130,17 @@ class SequenceStore:
     def column(self, name: Literal["length", "digest", "record"]) -> np.ndarray:
         """One value a sequence: int32 lengths in residues, uint64 digests, int64 record numbers."""
         column = np.empty(len(self), _ENTRY[name])
+        for start, values in self.chunks(name):
+            column[start : start + len(values)] = values
+        return column
+
+    def chunks(
+        self, name: Literal["length", "digest", "record"]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(first index, values) of a column, a piece at a time."""
         for start in range(0, len(self), _CHUNK):
             stop = min(start + _CHUNK, len(self))
-            column[start:stop] = self._read_entries(start, stop)[name]
-        return column
+            yield start, self._read_entries(start, stop)[name]
 
     def sequence(self, index: int, start: int = 0, length: int | None = None) -> bytes:
         """Residues ``start`` to ``start + length`` (to the end by default) of a sequence."""
