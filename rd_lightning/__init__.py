@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from .data import FastaDataModule
     from .distributed import FrozenDDPStrategy
     from .head import RDHead
+    from .model import RDModel
     from .module import RDModule
     from .moments import JointMoments
     from .solve import fit_chain
@@ -16,6 +17,7 @@ __all__ = [
     "FrozenDDPStrategy",
     "JointMoments",
     "RDHead",
+    "RDModel",
     "RDModule",
     "fit_chain",
 ]
@@ -26,6 +28,7 @@ _HOME = {
     "FrozenDDPStrategy": "distributed",
     "JointMoments": "moments",
     "RDHead": "head",
+    "RDModel": "model",
     "RDModule": "module",
     "fit_chain": "solve",
 }

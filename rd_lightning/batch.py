@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .plan import Window, equal_windows
-from .store import SequenceStore
+from .store import Sequences
 from .tokens import Tokenizer
 
 
@@ -38,9 +38,9 @@ class Batch:
 
 
 def make_batch(
-    store: SequenceStore, tokenizer: Tokenizer, windows: list[Window], *, number: int, group: int
+    store: Sequences, tokenizer: Tokenizer, windows: list[Window], *, number: int, group: int
 ) -> Batch:
-    """Tokens and residue positions of windows of a store."""
+    """Tokens and residue positions of windows of sequences."""
     tokens = tokenizer.encode([store.sequence(*window) for window in windows])
     lengths = [length for _, _, length in windows]
     return Batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from hydra.utils import instantiate
@@ -13,12 +13,16 @@ from omegaconf import DictConfig
 from .data import FastaDataModule
 from .errors import InputError
 from .families import get_family
-from .module import RDModule
 from .progress import ResidueProgressBar
+
+if TYPE_CHECKING:
+    from .module import RDModule
 
 
 def make_module(config: DictConfig) -> RDModule:
     """The LightningModule that a configuration describes."""
+    from .module import RDModule
+
     return RDModule(
         get_family(config.family.name),
         config.target,

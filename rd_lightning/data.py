@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import torch.distributed as dist
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from . import distributed
 from .batch import Batch, empty_batch, make_batch
 from .deal import Deal, parse_part
-from .errors import InputError, check_choice, told_elsewhere
+from .errors import InputError, check_choice
 from .plan import BatchPlan, LongPolicy, PlanSettings
+from .sharing import scan_once
 from .state import Part
 from .store import SequenceStore
 from .tokens import Tokenizer, esm_tokenizer
@@ -141,30 +140,14 @@ class FastaDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
         device_type = self.trainer.strategy.root_device.type
-        if not distributed.is_distributed():
+
+        def scan() -> SequenceStore:
             self.scan(device_type)
-            return
-        # The first process of every machine scans; all must hear of an error, or they would wait.
-        error = None
-        folder = None
-        if self.trainer.local_rank == 0:
-            try:
-                self.scan(device_type)
-                assert self.store is not None
-                folder = str(self.store.folder)
-            except InputError as problem:
-                error = problem
-        found: list[tuple[int, str | None, str | None]] = [None] * distributed.world_size()  # type: ignore[list-item]
-        dist.all_gather_object(found, (self.trainer.node_rank, folder, error and str(error)))
-        if error is not None:
-            raise error
-        if problems := [message for _, _, message in found if message]:
-            raise told_elsewhere(problems[0])
-        if self.trainer.local_rank != 0:
-            here = [f for node, f, _ in found if node == self.trainer.node_rank and f]
-            self.store = SequenceStore.open(here[0])
-            self._make_plan(device_type)
-        self.trainer.strategy.barrier("sequences are open")
+            assert self.store is not None
+            return self.store
+
+        self.store = scan_once(self.trainer, scan)
+        self._make_plan(device_type)
 
     @property
     def deal(self) -> Deal:

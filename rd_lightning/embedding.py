@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from .errors import InputError
 from .plan import Window
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 def embed_in_pieces(
@@ -26,6 +28,24 @@ def embed_in_pieces(
 ) -> Iterator[tuple[Batch, list[Tensor]]]:
     """Pieces of the batch, in order, each with the embeddings of its residues by every backbone.
 
+    See :func:`run_in_pieces`.
+    """
+
+    def embed(piece: Batch) -> list[Tensor]:
+        return residue_embeddings(backbones, piece.tokens, piece.rows, padded=piece.padded)
+
+    return run_in_pieces(embed, batch, max_residues=max_residues, name=name)
+
+
+def run_in_pieces(
+    run: Callable[[Batch], Result],
+    batch: Batch,
+    *,
+    max_residues: int,
+    name: Callable[[list[Window]], str],
+) -> Iterator[tuple[Batch, Result]]:
+    """Pieces of the batch, in order, each with what ``run`` makes of it.
+
     One piece, the batch itself, where it fits. On running out of memory the batch is halved and
     tried again, down to one window; a window longer than ``max_residues`` (of a sequence run
     whole) is then cut into equal windows.
@@ -34,12 +54,12 @@ def embed_in_pieces(
         InputError: a single window of at most ``max_residues`` does not fit; it is named.
     """
     try:
-        blocks = residue_embeddings(backbones, batch.tokens, batch.rows, padded=batch.padded)
+        result, fits = run(batch), True
     except torch.OutOfMemoryError:
         # Outside of the handler: the exception holds the frames that hold the memory.
-        blocks = None
-    if blocks is not None:
-        yield batch, blocks
+        result, fits = None, False
+    if fits:
+        yield batch, result  # type: ignore[misc]
         return
     _free_memory(batch.tokens.device)
     length = batch.windows[0][2]
@@ -50,7 +70,7 @@ def embed_in_pieces(
     else:
         raise InputError(
             f"out of memory on {batch.tokens.device} with one window of {length} residues of "
-            f"{name(batch.windows)}; lower max_residues (rd-fit: data.max_residues) or use a "
+            f"{name(batch.windows)}; lower max_residues (in a command: data.max_residues) or use a "
             "device with more memory"
         )
     log.warning(
@@ -60,7 +80,7 @@ def embed_in_pieces(
         len(pieces),
     )
     for piece in pieces:
-        yield from embed_in_pieces(backbones, piece, max_residues=max_residues, name=name)
+        yield from run_in_pieces(run, piece, max_residues=max_residues, name=name)
 
 
 def _free_memory(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,23 +101,59 @@ class RDHead(nn.Module):
             InputError: not the first k members, or their shapes do not fit.
         """
         members = self._in_order(embeddings)
-        leading = members[0].shape[:-1]
-        with torch.autocast(members[0].device.type, enabled=False):
-            rows = [h.to(self.dtype).reshape(-1, h.shape[-1]) for h in members]
-            z = rows[0]
-            for k, h in enumerate(rows[1:], start=1):
+        return self.extend(members[0], members[1:])
+
+    def extend(
+        self, z: Float[Tensor, "... _"], embeddings: Sequence[Float[Tensor, "... _"]]
+    ) -> Float[Tensor, "... _"]:
+        """z_k from z_j and the raw embeddings of members j + 1, ..., k.
+
+        Equals :meth:`forward` on all k members, whose first j gave ``z``; the columns of ``z`` come
+        back as they are. Affine in its inputs, so it may be applied to means over residues.
+
+        Raises:
+            InputError: ``z`` is not of the width of a level, or the embeddings do not follow it.
+        """
+        first = self.level(z.shape[-1])
+        expected = self.dims[first : first + len(embeddings)]
+        if [h.shape for h in embeddings] != [(*z.shape[:-1], d) for d in expected]:
+            shapes = [tuple(h.shape) for h in embeddings]
+            raise InputError(
+                f"after {self.names[first - 1]} come embeddings of widths {self.dims[first:]} and "
+                f"leading shape {tuple(z.shape[:-1])}; got {shapes}"
+            )
+        leading = z.shape[:-1]
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.to(self.dtype).reshape(-1, z.shape[-1])
+            for k, h in enumerate(embeddings, start=first):
+                h = h.to(self.dtype).reshape(-1, h.shape[-1])
                 added = F.linear(h, self._tensor("projection", k), self._tensor("bias", k))
                 added = torch.addmm(added, z, self._tensor("mapping", k).mT)
                 z = torch.cat([z, added], dim=-1)
         return z.reshape(*leading, z.shape[-1])
 
+    def trainable_(self) -> RDHead:
+        """Turn the matrices into parameters, to be trained further; returns self."""
+        for name, tensor in list(self.named_buffers()):
+            delattr(self, name)
+            self.register_parameter(name, nn.Parameter(tensor.clone()))
+        return self
+
+    def digest(self) -> str:
+        """BLAKE2b of names, widths and every number: equal for equal heads, whatever their file."""
+        hasher = hashlib.blake2b(repr((self.names, self.dims)).encode(), digest_size=16)
+        for name, tensor in sorted(self.state_dict().items()):
+            hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return hasher.hexdigest()
+
     def _tensor(self, name: str, k: int) -> Tensor:
-        return self.get_buffer(f"{name}_{k}")
+        return getattr(self, f"{name}_{k}")
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the buffers and the output; float32 for a head of one member."""
-        return next((b.dtype for b in self.buffers()), torch.float32)
+        """Of the matrices and the output; float32 for a head of one member."""
+        return self._tensor("bias", 1).dtype if self.num_levels > 1 else torch.float32
 
     def _in_order(self, embeddings: Sequence[Tensor] | Mapping[str, Tensor]) -> list[Tensor]:
         if isinstance(embeddings, Mapping):
@@ -165,7 +202,7 @@ class RDHead(nn.Module):
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write ``head.safetensors`` and ``config.json`` (names, widths, the report)."""
         folder = Path(folder)
-        tensors = dict(self.named_buffers())
+        tensors = self.state_dict()
         write_tensors(folder / TENSORS_FILE, tensors, {"kind": _KIND})
         config: dict[str, Any] = {
             "kind": _KIND,

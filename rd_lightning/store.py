@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,17 @@ _ENTRY = np.dtype(
         ("record", "<i8"),
     ]
 )
+
+
+@runtime_checkable
+class Sequences(Protocol):
+    """Sequences by index, wherever they are kept."""
+
+    def __len__(self) -> int: ...
+
+    def sequence(self, index: int, start: int = 0, length: int | None = None) -> bytes: ...
+
+    def id(self, index: int) -> str: ...
 
 
 @dataclass

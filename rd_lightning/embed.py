@@ -1,0 +1,85 @@
+"""rd-embed: a FASTA file in, nested embeddings out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from .command import is_main_process, run_command
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from .inference.job import EmbedJob
+    from .model import RDModel
+
+
+def main() -> None:
+    run_command("embed", embed)
+
+
+def embed(config: DictConfig) -> None:
+    """Plan, say what will be done, embed what is not done yet, write."""
+    # Here, not above: torch and Lightning take seconds, --help and a typo should not.
+    from .build import make_trainer
+    from .inference.assemble import assemble, copy_skipped
+    from .inference.job import EmbedJob
+    from .inference.recorder import Recorder
+
+    console = Console()
+    job = EmbedJob(config)
+    if is_main_process():
+        job.refuse_used()
+    recorder = Recorder(job.data, job.open_spool)
+    trainer = make_trainer(config.trainer, recorder)
+    device_type = trainer.strategy.root_device.type
+    job.plan(device_type)
+    if is_main_process():
+        job.data.scan()
+        job.check_scanned(console, trainer)
+        if config.preflight:
+            return
+    elif config.preflight:
+        return
+    model = job.make_model()
+    started = time.perf_counter()
+    if is_main_process() and job.prepare_spool(model, str(trainer.precision)):
+        console.print("going on from an earlier run")
+    if not (trainer.world_size == 1 and job.complete()):
+        trainer.predict(model, datamodule=job.data, return_predictions=False)
+    if not trainer.is_global_zero:
+        return
+    seconds = time.perf_counter() - started
+    assemble(job)
+    _say_what_was_done(console, job, model, trainer, seconds)
+    if path := copy_skipped(job):
+        console.print(f"skipped records: {path}", soft_wrap=True)
+    console.print(f"embeddings: {job.out}", soft_wrap=True)
+
+
+def _say_what_was_done(
+    console: Console, job: EmbedJob, model: RDModel, trainer: Trainer, seconds: float
+) -> None:
+    from .inference.preflight import long_ones
+
+    data, scan = job.data, job.data.store.summary
+    records, kinds = job.description.num_records, len(job.description.lengths)
+    residues = int(data.residues_by_batch().sum())
+    console.print(
+        f"{records:,} records embedded, {kinds:,} distinct sequences and {records - kinds:,} copies"
+    )
+    if left_out := scan.num_skipped + scan.num_sequences - records:
+        console.print(f"{left_out:,} records skipped")
+    if data.plan.long.any():
+        console.print(f"long ones: {long_ones(data)}")
+    if model.num_pieces:
+        console.print(f"{model.num_pieces:,} batches were divided for lack of memory")
+    rate = f"{residues / seconds:,.0f}"
+    console.print(f"{residues:,} residues in {seconds:.1f} s ({rate} residues/s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What every format is given, and what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is in an embedding file."""
+
+    poolings: tuple[str, ...]
+    """Of "mean", "bos", "residue"."""
+    levels: tuple[str, ...]
+    """Names of the levels held, smallest first."""
+    dims: tuple[int, ...]
+    """Columns of each level; the last level may be held in part."""
+    width: int
+    dtype: torch.dtype
+    num_records: int
+    lengths: np.ndarray
+    """(unique,) residues embedded of each distinct sequence."""
+    metadata: Mapping[str, Any]
+    """Head, family, weights, settings, versions, as JSON has them."""
+
+    def prefixes(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Every level as a view of the columns (..., width)."""
+        return {
+            name: vectors[..., : min(d, self.width)]
+            for name, d in zip(self.levels, self.dims, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """One record of the FASTA file."""
+
+    id: str
+    unique: int
+    """Number of its sequence; records of one sequence share it, and their vectors."""
+    length: int
+    """Of the record, in residues."""
+    digest: int
+    """64-bit BLAKE2b of the sequence."""
+    vectors: Mapping[str, Tensor]
+    """By pooling: (width,), or for "residue" (residues, width)."""
+
+
+class Writer:
+    """Writes records in order; the file or folder appears whole when the block ends well.
+
+    ``with Writer(path, description) as writer: writer.write(record)``.
+    """
+
+    poolings: tuple[str, ...] = ("mean", "bos", "residue")
+    """What the format can hold."""
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+
+    def __init__(self, path: Path, description: Description) -> None:
+        self.path, self.description = path, description
+
+    def __enter__(self) -> Writer:
+        raise NotImplementedError
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        raise NotImplementedError
+
+    def write(self, record: Embedded) -> None:
+        raise NotImplementedError
+
+
+def safe_name(text: str, *, reserved: Sequence[str] = ("/",)) -> str:
+    """An id as one component of a path: reserved characters, control characters, ``%`` and a
+    leading dot percent-encoded as in a URL. Different ids give different names."""
+    shown = "".join(
+        "".join(f"%{b:02X}" for b in c.encode()) if c in reserved or c == "%" or ord(c) < 32 else c
+        for c in text
+    )
+    return f"%2E{shown[1:]}" if shown.startswith(".") else shown

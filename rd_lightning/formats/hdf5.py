@@ -1,0 +1,177 @@
+"""HDF5 in UniProt's layout: one dataset a record, ``per-protein`` (D,) and ``per-residue`` (L, D).
+
+``h5py.File(path)["per-protein/P12345"][:480]`` is a vector of the first 480 columns. The columns
+lie in blocks as wide as the first level, so a prefix reads only its own part of the file, and a
+larger level is added behind without touching what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..storage import atomic_path
+from .base import Description, Embedded, Writer, safe_name
+
+GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue"}
+METADATA = "rd_lightning"
+_ROWS_PER_BLOCK = 256
+_TEXT = h5py.string_dtype()
+
+
+class HDF5Writer(Writer):
+    """A new file. ``index/id``, ``index/length`` and ``index/digest`` list the records in order.
+
+    Records of equal sequences are hard links to one dataset.
+    """
+
+    def __enter__(self) -> HDF5Writer:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
+            self._file = stack.enter_context(h5py.File(temporary, "w", libver="latest"))
+            self._stack = stack.pop_all()
+        for pooling in self.description.poolings:
+            self._file.create_group(GROUPS[pooling], track_order=False)
+        self._index: list[tuple[str, int, int]] = []
+        self._names: dict[int, str] = {}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            _write_index(self._file, self._index)
+            _write_metadata(self._file, self.description)
+        self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
+
+    def write(self, record: Embedded) -> None:
+        name = safe_name(record.id)
+        self._index.append((record.id, record.length, record.digest))
+        first = self._names.setdefault(record.unique, name)
+        for pooling, vectors in record.vectors.items():
+            group = self._file[GROUPS[pooling]]
+            if first != name:
+                group[name] = group[first]
+            else:
+                _create(group, name, vectors, self.description.dims[0])
+
+
+def _create(group: h5py.Group, name: str, vectors: Tensor, block: int) -> None:
+    shape = tuple(vectors.shape)
+    chunks = (min(block, shape[-1]),)
+    if len(shape) == 2:
+        chunks = (min(shape[0], _ROWS_PER_BLOCK), *chunks)
+    group.create_dataset(
+        name,
+        data=_array(vectors),
+        dtype=_stored(vectors.dtype),
+        chunks=chunks,
+        maxshape=(*shape[:-1], None),
+        track_times=False,
+    )
+
+
+def _array(vectors: Tensor) -> np.ndarray:
+    # NumPy has no bfloat16; float32 holds its values, and HDF5 stores them as the file's type.
+    return (vectors.float() if vectors.dtype == torch.bfloat16 else vectors).numpy()
+
+
+def _stored(dtype: torch.dtype) -> Any:
+    if dtype != torch.bfloat16:
+        return np.dtype(str(dtype).removeprefix("torch."))
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    # sign bit 15, exponent of 8 bits from bit 7, mantissa of 7 bits from bit 0
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_precision(16)
+    kind.set_size(2)
+    kind.set_ebias(127)
+    return kind
+
+
+def _write_index(file: h5py.File, index: list[tuple[str, int, int]]) -> None:
+    ids, lengths, digests = zip(*index, strict=True) if index else ((), (), ())
+    group = file.create_group("index")
+    group.create_dataset("id", data=np.array(ids, object), dtype=_TEXT)
+    group.create_dataset("length", data=np.array(lengths, np.int32))
+    group.create_dataset("digest", data=np.array(digests, np.uint64))
+
+
+def _write_metadata(file: h5py.File, description: Description) -> None:
+    file.attrs[METADATA] = json.dumps(dict(description.metadata), sort_keys=True)
+
+
+class EmbeddingFile:
+    """An HDF5 file of ours, to be read and topped up.
+
+    Raises:
+        InputError: there is no such file, or it is not one of ours.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such file")
+        try:
+            self._file = h5py.File(self.path, "r")
+            self.metadata = json.loads(self._file.attrs[METADATA])
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"{self.path}: not an embedding file of rd-embed ({error})") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def digests(self) -> np.ndarray:
+        """(records,) uint64 of the sequences, in order."""
+        return self._file["index/digest"][:]
+
+    @property
+    def ids(self) -> list[str]:
+        return self._file["index/id"].asstr()[:].tolist()
+
+    def vectors(self, pooling: str, id: str) -> Tensor:
+        """(width,) or (residues, width) float32 or float16."""
+        return torch.from_numpy(self._file[GROUPS[pooling]][safe_name(id)][:])
+
+
+class HDF5TopUp(Writer):
+    """A copy of a file with columns added behind; the columns that were there stay, bit for bit.
+
+    The records written hold all columns; those of the old file are left as they stand there.
+    """
+
+    def __init__(self, path: Path, description: Description, *, old: Path, old_width: int) -> None:
+        super().__init__(path, description)
+        self.old, self.old_width = old, old_width
+
+    def __enter__(self) -> HDF5TopUp:
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path))
+            shutil.copyfile(self.old, temporary)
+            self._file = stack.enter_context(h5py.File(temporary, "r+", libver="latest"))
+            self._stack = stack.pop_all()
+        self._seen: set[int] = set()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            _write_metadata(self._file, self.description)
+        self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
+
+    def write(self, record: Embedded) -> None:
+        if record.unique in self._seen:
+            return  # a link to a dataset that has its columns already
+        self._seen.add(record.unique)
+        for pooling, vectors in record.vectors.items():
+            dataset = self._file[GROUPS[pooling]][safe_name(record.id)]
+            dataset.resize(vectors.shape[-1], axis=dataset.ndim - 1)
+            dataset[..., self.old_width :] = _array(vectors[..., self.old_width :])

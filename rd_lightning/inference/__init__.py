@@ -1,0 +1,1 @@
+"""Embedding with a fitted head: which sequences, in which batches, pooled how, kept where."""
