@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from .command import is_main_process, run_command
+from .errors import InputError
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -53,7 +54,13 @@ def embed(config: DictConfig) -> None:
     if not trainer.is_global_zero:
         return
     seconds = time.perf_counter() - started
-    assemble(job)
+    try:
+        assemble(job)
+    except OSError as error:
+        raise InputError(
+            f"{job.out} cannot be written ({error}); nothing that was computed is lost: make room "
+            "and run the same command again"
+        ) from error
     _say_what_was_done(console, job, model, trainer, seconds)
     if path := copy_skipped(job):
         console.print(f"skipped records: {path}", soft_wrap=True)

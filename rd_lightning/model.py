@@ -123,7 +123,7 @@ class RDModel(L.LightningModule):
 
     def batch_converter(self, truncation_length: int | None = None) -> BatchConverter:
         """fair-esm's: ``labels, strings, tokens = model.batch_converter()([("id", "MKT")])``."""
-        return self.alphabet.get_batch_converter(truncation_length)
+        return self.alphabet.get_batch_converter(truncation_length)  # pyright: ignore[reportArgumentType]
 
     def forward(
         self,

@@ -39,7 +39,7 @@ class HDF5Writer(Writer):
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
-            self._file = stack.enter_context(h5py.File(temporary, "w", libver="latest"))
+            self._file: Any = stack.enter_context(h5py.File(temporary, "w", libver="latest"))
             self._stack = stack.pop_all()
         for pooling in self.description.poolings:
             self._file.create_group(GROUPS[pooling], track_order=False)
@@ -121,7 +121,7 @@ class EmbeddingFile:
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such file")
         try:
-            self._file = h5py.File(self.path, "r")
+            self._file: Any = h5py.File(self.path, "r")
             self.metadata = json.loads(self._file.attrs[METADATA])
         except (OSError, KeyError, json.JSONDecodeError) as error:
             raise InputError(f"{self.path}: not an embedding file of rd-embed ({error})") from error
@@ -157,7 +157,7 @@ class HDF5TopUp(Writer):
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self.path))
             shutil.copyfile(self.old, temporary)
-            self._file = stack.enter_context(h5py.File(temporary, "r+", libver="latest"))
+            self._file: Any = stack.enter_context(h5py.File(temporary, "r+", libver="latest"))
             self._stack = stack.pop_all()
         self._seen: set[int] = set()
         return self

@@ -79,7 +79,7 @@ class EmbedPlan:
             firsts.append(position)
             at = int(self.order[position])
             room = max(1, self.settings.tokens_per_batch // (int(window[at]) + NUM_SPECIAL_TOKENS))
-            if not self.long[at]:
+            if int(window[at]) < self.settings.max_residues:  # from here on, one window each
                 position = min(number, position + room)
                 continue
             while position < number and (

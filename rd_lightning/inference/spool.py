@@ -152,9 +152,7 @@ class Spool:
             self._synced = time.monotonic()
 
 
-def num_bytes(
-    lengths: np.ndarray, width: int, dtype: torch.dtype, poolings: Sequence[Pooling]
-) -> int:
+def num_bytes(lengths: np.ndarray, width: int, dtype: torch.dtype, poolings: Sequence[str]) -> int:
     """Of the vectors of so many sequences."""
     rows = sum(int(lengths.sum()) if p == "residue" else len(lengths) for p in poolings)
     return rows * width * dtype.itemsize
@@ -167,7 +165,7 @@ def _raw(rows: Tensor, dtype: torch.dtype) -> np.ndarray:
 
 
 def _pwrite(descriptor: int, rows: np.ndarray, offset: int) -> None:
-    view = memoryview(np.ascontiguousarray(rows)).cast("B")
+    view = rows.reshape(-1).data
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
