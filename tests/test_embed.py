@@ -17,7 +17,7 @@ from rd_lightning import JointMoments, RDModel, fit_chain
 from rd_lightning.embed import main
 from rd_lightning.fasta import clean, read_records
 from rd_lightning.formats.base import safe_name
-from rd_lightning.formats.hdf5 import GROUPS, HDF5Writer
+from rd_lightning.formats.hdf5 import HDF5Writer
 
 from .conftest import clean_environment, family_rows, random_sequences
 
