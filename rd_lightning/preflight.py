@@ -16,6 +16,7 @@ from .module import RDModule
 from .plan import PlanSettings, PlanSummary
 from .plots import save_lengths_picture
 from .store import ScanSummary
+from .tables import print_facts
 
 PICTURE = "preflight.png"
 
@@ -50,12 +51,7 @@ def print_preflight(
     ]
     if noted := _noted(scan):
         rows.insert(4, ("noted", noted))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_facts(console, rows)
 
 
 def write_preflight(

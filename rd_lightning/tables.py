@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.table import Table
 
@@ -24,4 +26,14 @@ def print_stages(console: Console, report: FitReport) -> None:
             "-" if heldout is None else f"{heldout:.3f}",
             f"{stage.kept_variance:.1%} by {stage.rank}",
         )
+    console.print(table)
+
+
+def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
+    """Two columns: what, and how it is."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for fact in facts:
+        table.add_row(*fact)
     console.print(table)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from lightning import Trainer
 from rich.console import Console
-from rich.table import Table
 
 from ..errors import InputError
 from ..formats import Description
+from ..tables import print_facts
 from .data import EmbedDataModule
 from .spool import num_bytes
 
@@ -76,12 +76,7 @@ def print_preflight(
         ),
         *rows[1:],
     ]
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+    print_facts(console, lines)
 
 
 def long_ones(data: EmbedDataModule) -> str:
