@@ -1,3 +1,4 @@
+import jaxtyping
 import pytest
 import torch
 
@@ -58,6 +59,44 @@ def test_an_embedding_does_not_depend_on_its_batch(family):
     for row, sequence in zip(together, sequences, strict=True):
         alone = encode(model, tokens_of([sequence]), padded=False)[0]
         assert (row[: len(alone)] - alone).abs().max() < 1e-5
+
+
+def test_gradients_are_fair_esms(family):
+    model = family.load(family.members[1], None).eval()
+    tokens = tokens_of(random_sequences(4, 2))
+    inside = tokens != model.padding_idx
+    # Not the sum of squares: after a layer norm it is nearly constant.
+    direction = torch.randn(*tokens.shape, model.embed_dim)[inside]
+    weights = list(model.layers.parameters())
+
+    def gradient(output):
+        parts = torch.autograd.grad((output[inside] * direction).sum(), weights)
+        return torch.cat([part.flatten() for part in parts])
+
+    last = model.num_layers
+    expected = gradient(model(tokens, repr_layers=[last])["representations"][last])
+    assert (gradient(encode(model, tokens)) - expected).norm() / expected.norm() < 1e-5
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_exports_as_one_graph_for_any_shape(family, padded, monkeypatch):
+    # The annotations are checked while tests run, and jaxtyping takes no symbolic sizes.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = family.load(family.members[0], None).eval()
+
+        def forward(self, tokens):
+            return encode(self.model, tokens, padded=padded)
+
+    encoder = Encoder()
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    example = tokens_of(["ACDEFGHIKL", "MKV"] if padded else ["ACDE", "MKVL"])
+    program = torch.export.export(encoder, (example,), dynamic_shapes=({0: batch, 1: length},))
+    other = tokens_of(["ACDEFGH", "MKV", "W"] if padded else ["ACDEFGHIK"] * 3)
+    assert torch.equal(program.module()(other), encoder(other))
 
 
 def test_bfloat16_autocast_keeps_positions_apart(family):
