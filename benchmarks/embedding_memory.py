@@ -1,9 +1,9 @@
 """Peak host memory of embedding against the number of sequences, pooled output.
 
-    python -m benchmarks.embedding_memory DB.fasta.gz [--numbers 500 20000] [--max-residues 100]
+    python -m benchmarks.embedding_memory DB.fasta.gz [--numbers 500 20000] [--max-residues 200]
 
 Each run is a process of its own: the first sequences of the file, truncated to ``--max-residues``
-so that it does not take hours, through the two smallest members of the bundled family, mean over
+so that it does not take hours, through the smallest member of the bundled family, mean over
 residues, into one HDF5 file.
 """
 
@@ -45,6 +45,7 @@ def embed(folder: str, fasta: str, max_residues: str) -> None:
         f"out={fasta}.h5",
         "long=truncate",
         f"max_residues={max_residues}",
+        "level=50K",
     ]
     rd_embed()
 
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("fasta", type=Path)
     parser.add_argument("--numbers", type=int, nargs="+", default=[500, 20_000])
-    parser.add_argument("--max-residues", type=int, default=100)
+    parser.add_argument("--max-residues", type=int, default=200)
     arguments = parser.parse_args()
     peaks = []
     with tempfile.TemporaryDirectory() as folder:

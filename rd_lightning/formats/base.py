@@ -49,6 +49,8 @@ class Embedded:
     """Of the record, in residues."""
     digest: int
     """64-bit BLAKE2b of the sequence."""
+    first_id: str
+    """Id of the first record with this sequence; its own, if it is the first."""
     vectors: Mapping[str, Tensor]
     """By pooling: (width,), or for "residue" (residues, width)."""
 

@@ -26,6 +26,7 @@ from .base import Description, Embedded, Writer, safe_name
 GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue"}
 METADATA = "rd_lightning"
 _ROWS_PER_BLOCK = 256
+_RECORDS_PER_BLOCK = 4096
 _TEXT = h5py.string_dtype()
 
 
@@ -41,22 +42,21 @@ class HDF5Writer(Writer):
             # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
             self._file: Any = stack.enter_context(h5py.File(temporary, "w", libver="latest"))
             self._stack = stack.pop_all()
+        _limit_cache(self._file)
         for pooling in self.description.poolings:
-            self._file.create_group(GROUPS[pooling], track_order=False)
-        self._index: list[tuple[str, int, int]] = []
-        self._names: dict[int, str] = {}
+            self._file.create_group(GROUPS[pooling])
+        self._index = _Index(self._file, self.description.num_records)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:
-            _write_index(self._file, self._index)
+            self._index.flush()
             _write_metadata(self._file, self.description)
         self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
 
     def write(self, record: Embedded) -> None:
-        name = safe_name(record.id)
-        self._index.append((record.id, record.length, record.digest))
-        first = self._names.setdefault(record.unique, name)
+        name, first = safe_name(record.id), safe_name(record.first_id)
+        self._index.add(record)
         for pooling, vectors in record.vectors.items():
             group = self._file[GROUPS[pooling]]
             if first != name:
@@ -97,12 +97,40 @@ def _stored(dtype: torch.dtype) -> Any:
     return kind
 
 
-def _write_index(file: h5py.File, index: list[tuple[str, int, int]]) -> None:
-    ids, lengths, digests = zip(*index, strict=True) if index else ((), (), ())
-    group = file.create_group("index")
-    group.create_dataset("id", data=np.array(ids, object), dtype=_TEXT)
-    group.create_dataset("length", data=np.array(lengths, np.int32))
-    group.create_dataset("digest", data=np.array(digests, np.uint64))
+class _Index:
+    """``index/id``, ``index/length`` and ``index/digest``, a block of records at a time."""
+
+    def __init__(self, file: Any, num_records: int) -> None:
+        self._group: Any = file.create_group("index")
+        for name, kind in (("id", _TEXT), ("length", np.int32), ("digest", np.uint64)):
+            self._group.create_dataset(name, (num_records,), kind, track_times=False)
+        self._records: list[tuple[str, int, int]] = []
+        self._written = 0
+
+    def add(self, record: Embedded) -> None:
+        self._records.append((record.id, record.length, record.digest))
+        if len(self._records) == _RECORDS_PER_BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._records:
+            return
+        ids, lengths, digests = zip(*self._records, strict=True)
+        block = slice(self._written, self._written + len(ids))
+        self._group["id"][block] = np.array(ids, object)
+        self._group["length"][block] = np.array(lengths, np.int32)
+        self._group["digest"][block] = np.array(digests, np.uint64)
+        self._written = block.stop
+        self._records.clear()
+
+
+def _limit_cache(file: Any) -> None:
+    """HDF5's cache of metadata would grow to tens of megabytes with the number of datasets."""
+    settings = file.id.get_mdc_config()
+    settings.set_initial_size = True
+    settings.initial_size = settings.min_size = 1 << 20
+    settings.max_size = 2 << 20
+    file.id.set_mdc_config(settings)
 
 
 def _write_metadata(file: h5py.File, description: Description) -> None:
@@ -159,7 +187,7 @@ class HDF5TopUp(Writer):
             shutil.copyfile(self.old, temporary)
             self._file: Any = stack.enter_context(h5py.File(temporary, "r+", libver="latest"))
             self._stack = stack.pop_all()
-        self._seen: set[int] = set()
+        _limit_cache(self._file)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -168,9 +196,8 @@ class HDF5TopUp(Writer):
         self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
 
     def write(self, record: Embedded) -> None:
-        if record.unique in self._seen:
+        if record.id != record.first_id:
             return  # a link to a dataset that has its columns already
-        self._seen.add(record.unique)
         for pooling, vectors in record.vectors.items():
             dataset = self._file[GROUPS[pooling]][safe_name(record.id)]
             dataset.resize(vectors.shape[-1], axis=dataset.ndim - 1)

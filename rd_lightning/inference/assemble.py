@@ -35,12 +35,15 @@ def assemble(job: EmbedJob) -> None:
     with job.writer() as writer:
         for i, kind in enumerate(data.unique.of.tolist()):
             if job.kept[kind]:
-                vectors = {p: spool.read(p, kind) for p in job.poolings}
-                writer.write(
-                    Embedded(
-                        store.id(i), int(number[kind]), int(lengths[i]), int(digests[i]), vectors
-                    )
+                record = Embedded(
+                    store.id(i),
+                    int(number[kind]),
+                    int(lengths[i]),
+                    int(digests[i]),
+                    store.id(int(data.unique.first[kind])),
+                    {p: spool.read(p, kind) for p in job.poolings},
                 )
+                writer.write(record)
     spool.remove()
 
 

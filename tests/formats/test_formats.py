@@ -1,6 +1,7 @@
 """Each format holds what it was given, as its own library reads it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -39,7 +40,14 @@ def records(dtype: torch.dtype, poolings: tuple[str, ...], width: int = 6) -> li
         for n in LENGTHS
     ]
     return [
-        Embedded(id, k, int(LENGTHS[k]), 7 + k, {p: by_kind[k][p][..., :width] for p in poolings})
+        Embedded(
+            id,
+            k,
+            int(LENGTHS[k]),
+            7 + k,
+            IDS[k],
+            {p: by_kind[k][p][..., :width] for p in poolings},
+        )
         for id, k in zip(IDS, KIND, strict=True)
     ]
 
@@ -87,7 +95,7 @@ def test_hdf5_top_up(tmp_path, dtype):
             spoilt = {p: v.clone() for p, v in record.vectors.items()}
             for v in spoilt.values():
                 v[..., :5] = 99
-            writer.write(Embedded(record.id, record.unique, record.length, record.digest, spoilt))
+            writer.write(replace(record, vectors=spoilt))
     with h5py.File(new) as one, h5py.File(whole) as two, h5py.File(old) as before:
         for group in ("per-protein", "bos", "per-residue"):
             for name in two[group]:
