@@ -18,6 +18,8 @@ from rd_lightning.embed import main
 from rd_lightning.fasta import clean, read_records
 from rd_lightning.formats.base import safe_name
 from rd_lightning.formats.hdf5 import HDF5Writer
+from rd_lightning.inference.unique import find_unique
+from rd_lightning.store import SequenceStore
 
 from .conftest import clean_environment, family_rows, random_sequences
 
@@ -357,6 +359,28 @@ def test_a_disk_that_is_too_small(inside, argv, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "has 1 kB free, but" in error
     assert "choose another disk" in error
+
+
+@pytest.mark.parametrize("pooling", ["mean", "residue"])
+def test_a_vector_that_is_not_finite_is_named(inside, argv, capsys, monkeypatch, pooling):
+    predict = RDModel.predict_step
+
+    def spoilt(self, batch, batch_idx=0):
+        found = predict(self, batch, batch_idx)
+        if 77 in batch.sequences:
+            place = batch.sequences.index(77)
+            found[pooling][batch.offsets[place] if pooling == "residue" else place, 3] = 1e6
+        return found
+
+    monkeypatch.setattr(RDModel, "predict_step", spoilt)
+    out = f"inf-{pooling}.h5"
+    with pytest.raises(SystemExit):
+        run_here("fasta=x.fasta", f"out={out}", f"pooling={pooling}", "dtype=float16", "level=50K")
+    index = int(find_unique(SequenceStore.scan(inside / "x.fasta")).first[77])
+    error = capsys.readouterr().err
+    assert f"infinity in the {pooling} vectors of s{index} (record {index + 1}) as float16" in error
+    assert not (inside / out).exists()
+    run_here("fasta=x.fasta", f"out={out}.32.h5", f"pooling={pooling}", "level=50K")
 
 
 def test_preflight_only_looks(inside, argv, capsys):

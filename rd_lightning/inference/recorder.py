@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from ..errors import InputError
 from .batch import SequenceBatch
 from .data import EmbedDataModule
+from .pooling import Pooling
 from .spool import Spool
 
 
@@ -38,8 +42,26 @@ class Recorder(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self.spool is not None and batch.sequences:
-            self.spool.write(batch.sequences, outputs)
+        if self.spool is None or not batch.sequences:
+            return
+        vectors = {p: rows.to(self.spool.dtype).cpu() for p, rows in outputs.items()}
+        for pooling, rows in vectors.items():
+            self._check_finite(batch, pooling, rows)
+        self.spool.write(batch.sequences, vectors)
+
+    def _check_finite(self, batch: SequenceBatch, pooling: Pooling, rows: Tensor) -> None:
+        """Raise InputError, with the sequence named, where a number is NaN or infinite."""
+        finite = rows.isfinite().all(dim=1)
+        if finite.all():
+            return
+        row = int(finite.logical_not().nonzero()[0])
+        if pooling == "residue":
+            row = int(np.searchsorted(batch.offsets, row, side="right")) - 1
+        raise InputError(
+            f"{self.data.fasta}: NaN or infinity in the {pooling} vectors of "
+            f"{self.data.name(batch.sequences[row])} as {str(rows.dtype).removeprefix('torch.')}; "
+            "mend the weights or the precision, or use dtype=float32"
+        )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.spool is not None:
