@@ -1,7 +1,7 @@
 """From a FASTA file to embeddings, whole commands: rd_lightning's against what it replaces.
 
-    python -m benchmarks.embedding [--fasta QUERY.fasta.gz] [--pairs 5] [--num-sequences 500]
-                                   [--only 1 2 3 4] [--hf-python PYTHON]
+    python -m benchmarks.embedding QUERY.fasta.gz [--pairs 5] [--num-sequences 500]
+                                   [--only 1 2 3 4] [--hf-python PYTHON] [--no-compiled]
 
 1. level 8M against fair-esm's extraction script
 2. level 8M against Hugging Face's EsmModel with sdpa, at its own best batch size
@@ -46,7 +46,6 @@ from .rivals import alone
 from .synthetic import chunks
 from .timing import Spread, machine, paired, seconds
 
-FASTA = "/usr/share/doc/mmseqs2/example-data/QUERY.fasta.gz"  # of Debian's mmseqs2-examples
 MEMBERS = FAMILY.members[:2]
 MAX_RESIDUES = 1022
 TOLERANCE = 1e-4
@@ -124,8 +123,10 @@ def read_npy(path: Path, ids: list[str]) -> Tensor:
 class Workshop:
     """What the commands need, made on first use: checkpoints, heads, scalers, FASTA files."""
 
-    def __init__(self, folder: Path, sequences: Sequence[str], hf_python: str) -> None:
-        self.folder, self.hf_python = folder, hf_python
+    def __init__(
+        self, folder: Path, sequences: Sequence[str], hf_python: str, try_compiled: bool
+    ) -> None:
+        self.folder, self.hf_python, self.try_compiled = folder, hf_python, try_compiled
         self.query = Query.write(folder / "query.fasta", sequences)
         self.short = Query.write(folder / "short.fasta", [SHORT])
         step = -(-len(sequences) // NUM_SWEPT)
@@ -299,10 +300,16 @@ def against_alone(workshop: Workshop, num_pairs: int) -> None:
 
 
 def against_official(workshop: Workshop, num_pairs: int) -> None:
+    """``torch.compile`` costs their command minutes on a CPU, so it is also run without."""
     if problem := official.available():
         print(f"  not run: {official.INSTALL} ({problem})")
         return
     head, swept, taken = workshop.head_official, workshop.swept, {}
+    if not workshop.try_compiled:
+        print("  theirs is not compiled: --no-compiled")
+        theirs = _official(workshop, compiled=False)
+        compare(workshop, ours(workshop, "35M", head), theirs, num_pairs, "at least 3x")
+        return
     for theirs in (_official(workshop, compiled=False), _official(workshop, compiled=True)):
         theirs.run(swept.path, workshop.folder)
         taken[theirs.name], _ = seconds(lambda s=theirs: s.run(swept.path, workshop.folder))
@@ -400,17 +407,23 @@ def read_sequences(path: str, num_sequences: int) -> list[str]:
 def workshop(args: argparse.Namespace) -> Iterator[Workshop]:
     with tempfile.TemporaryDirectory() as folder:
         sequences = read_sequences(args.fasta, args.num_sequences)
-        yield Workshop(Path(folder), sequences, args.hf_python)
+        yield Workshop(Path(folder), sequences, args.hf_python, args.compiled)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fasta", default=FASTA, help="plain or compressed")
+    parser.add_argument("fasta", help="plain or compressed")
     parser.add_argument("--num-sequences", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="+", choices=COMPARISONS, default=[*COMPARISONS])
     parser.add_argument(
         "--hf-python", default=sys.executable, help="one that has transformers, for 2"
+    )
+    parser.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="in 4, also time theirs compiled, which takes minutes a run on a CPU",
     )
     args = parser.parse_args()
     with workshop(args) as made:
