@@ -1,0 +1,1 @@
+"""Does an embedding help? Assays, folds, probes, metrics and statistics; no language model."""
