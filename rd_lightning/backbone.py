@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -59,6 +61,12 @@ def load_backbones(
     """Several members, by name."""
     backbones = {m.name: Backbone.load(family, m, weights) for m in members}
     return nn.ModuleDict({module_key(name): b for name, b in backbones.items()})
+
+
+def weight_digests(backbones: nn.ModuleDict) -> dict[str, str]:
+    """By member's name, see :meth:`Backbone.digest`."""
+    found: Iterator[Any] = iter(backbones.values())  # of Backbone, which torch types as Module
+    return {backbone.member.name: backbone.digest() for backbone in found}
 
 
 def module_key(name: str) -> str:

@@ -145,6 +145,7 @@ def quiet_libraries() -> Iterator[None]:
                 ".*does not have many workers.*",
                 ".*IterableDataset.*__len__.*",
                 ".*GPU available but not used.*",
+                ".*Total length of `DataLoader` across ranks is zero.*",
                 ".*`LightningModule.configure_optimizers` returned `None`.*",
                 ".*module.* in eval mode at the start of training.*",
                 ".*isinstance.treespec, LeafSpec.*",

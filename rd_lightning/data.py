@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from .batch import Batch, empty_batch, make_batch
 from .deal import Deal, parse_part
+from .dealt import DealtBatches
 from .errors import InputError, check_choice
-from .plan import BatchPlan, LongPolicy, PlanSettings
+from .plan import BatchPlan, LongPolicy, PlanSettings, default_tokens
 from .sharing import scan_once
 from .state import Part
 from .store import SequenceStore
 from .tokens import Tokenizer, esm_tokenizer
-
-DEFAULT_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Tokens a batch by device, where none are given; "cpu"'s for any other device."""
 
 
 def sample_fasta() -> Path:
@@ -30,27 +29,8 @@ def sample_fasta() -> Path:
     return Path(str(files("rd_lightning") / "mini" / "sample.fasta"))
 
 
-class PlannedBatches(IterableDataset):
-    """The batches of one process, in order. Iterable, so that nothing re-deals them."""
-
-    def __init__(
-        self, store: SequenceStore, plan: BatchPlan, deal: Deal, tokenizer: Tokenizer
-    ) -> None:
-        self.folder, self.plan, self.deal, self.tokenizer = store.folder, plan, deal, tokenizer
-
-    def __len__(self) -> int:
-        return len(self.deal)
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        with SequenceStore.open(self.folder) as store:  # each worker has its own file handle
-            for turn in range(first, len(self.deal), step):
-                yield planned_batch(store, self.plan, self.tokenizer, self.deal[turn])
-
-
 def planned_batch(
-    store: SequenceStore, plan: BatchPlan, tokenizer: Tokenizer, number: int
+    store: SequenceStore, number: int, *, plan: BatchPlan, tokenizer: Tokenizer
 ) -> Batch:
     """A batch of a plan; the empty one for -1."""
     if number < 0:
@@ -129,8 +109,9 @@ class FastaDataModule(L.LightningDataModule):
 
     def _make_plan(self, device_type: str) -> BatchPlan:
         assert self.store is not None
-        default = DEFAULT_TOKENS.get(device_type, DEFAULT_TOKENS["cpu"])
-        tokens = default if self.tokens_per_batch is None else self.tokens_per_batch
+        tokens = self.tokens_per_batch
+        if tokens is None:
+            tokens = default_tokens(device_type)
         settings = PlanSettings(tokens_per_batch=tokens, **self._settings)
         if self.plan is None or self.plan.settings != settings:
             self.plan = None  # never two at a time in memory
@@ -183,16 +164,17 @@ class FastaDataModule(L.LightningDataModule):
     def batch(self, number: int) -> Batch:
         """A batch of the plan."""
         assert self.store is not None and self.plan is not None
-        return planned_batch(self.store, self.plan, self.tokenizer, number)
+        return self._make(self.store, number)
+
+    @property
+    def _make(self) -> Callable[[SequenceStore, int], Batch]:
+        assert self.plan is not None
+        return partial(planned_batch, plan=self.plan, tokenizer=self.tokenizer)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None and self.store is not None and self.plan is not None
-        return DataLoader(
-            PlannedBatches(self.store, self.plan, self.deal, self.tokenizer),
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
-        )
+        batches = DealtBatches(self.store.folder, self.deal, self._make)
+        return batches.loader(self.trainer, self.num_workers)
 
     def record(self) -> dict[str, Any]:
         """What a report says of the data: counts of the scan and the plan, settings, digests."""

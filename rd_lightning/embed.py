@@ -12,8 +12,6 @@ from .command import is_main_process, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from lightning import Trainer
-
     from .inference.job import EmbedJob
     from .model import RDModel
 
@@ -34,23 +32,19 @@ def embed(config: DictConfig) -> None:
     job = EmbedJob(config)
     if is_main_process():
         job.refuse_used()
-    recorder = Recorder(job.data, job.open_spool)
-    trainer = make_trainer(config.trainer, recorder)
-    device_type = trainer.strategy.root_device.type
-    job.plan(device_type)
+    trainer = make_trainer(config.trainer, Recorder(job.open_spool))
+    data = job.make_data(trainer.strategy.root_device.type)
     if is_main_process():
-        job.data.scan()
+        data.scan()
         job.check_scanned(console, trainer)
-        if config.preflight:
-            return
-    elif config.preflight:
+    if config.preflight:
         return
     model = job.make_model()
     started = time.perf_counter()
     if is_main_process() and job.prepare_spool(model, str(trainer.precision)):
         console.print("going on from an earlier run")
     if not (trainer.world_size == 1 and job.complete()):
-        trainer.predict(model, datamodule=job.data, return_predictions=False)
+        trainer.predict(model, datamodule=data, return_predictions=False)
     if not trainer.is_global_zero:
         return
     seconds = time.perf_counter() - started
@@ -61,15 +55,13 @@ def embed(config: DictConfig) -> None:
             f"{job.out} cannot be written ({error}); nothing that was computed is lost: make room "
             "and run the same command again"
         ) from error
-    _say_what_was_done(console, job, model, trainer, seconds)
+    _say_what_was_done(console, job, model, seconds)
     if path := copy_skipped(job):
         console.print(f"skipped records: {path}", soft_wrap=True)
     console.print(f"embeddings: {job.out}", soft_wrap=True)
 
 
-def _say_what_was_done(
-    console: Console, job: EmbedJob, model: RDModel, trainer: Trainer, seconds: float
-) -> None:
+def _say_what_was_done(console: Console, job: EmbedJob, model: RDModel, seconds: float) -> None:
     from .inference.preflight import long_ones
 
     data, scan = job.data, job.data.store.summary
@@ -84,8 +76,9 @@ def _say_what_was_done(
         console.print(f"long ones: {long_ones(data)}")
     if model.num_pieces:
         console.print(f"{model.num_pieces:,} batches were divided for lack of memory")
-    rate = f"{residues / seconds:,.0f}"
-    console.print(f"{residues:,} residues in {seconds:.1f} s ({rate} residues/s)")
+    if residues:
+        rate = f"{residues / seconds:,.0f}"
+        console.print(f"{residues:,} residues in {seconds:.1f} s ({rate} residues/s)")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -11,9 +11,9 @@ import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from .backbone import load_backbones
+from .backbone import load_backbones, weight_digests
 from .errors import InputError, check_choice
 from .families import Family, Member, get_family
 from .head import RDHead
@@ -21,13 +21,10 @@ from .inference.batch import SequenceBatch, make_sequence_batch
 from .inference.plan import EmbedPlan, EmbedSettings
 from .inference.pooling import Pooling, check_poolings, embed_batch
 from .inference.unique import ListedSequences
-from .plan import Window
+from .plan import Window, default_tokens
 
 if TYPE_CHECKING:
     from esm.data import Alphabet, BatchConverter
-
-DEFAULT_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Tokens a forward pass by device, where none are given; "cpu"'s for any other device."""
 
 
 class Known(NamedTuple):
@@ -187,9 +184,10 @@ class RDModel(L.LightningModule):
             tokens_per_batch or default_tokens(self.device.type), max_residues, long, overlap
         )
         plan = EmbedPlan(np.array([len(s) for s in listed.kinds], np.int32), settings)
+        tokenizer = self.family.tokenizer()
         rows: dict[Pooling, dict[int, Tensor]] = {p: {} for p in poolings}
         for number in range(len(plan)):
-            batch = make_sequence_batch(listed, None, self.family.tokenizer(), plan, number)
+            batch = make_sequence_batch(listed, number, plan=plan, tokenizer=tokenizer)
             vectors = self._embed(batch, poolings, num_members, columns, listed.id, max_residues)
             for p in poolings:
                 parts = vectors[p].cpu()
@@ -232,7 +230,6 @@ class RDModel(L.LightningModule):
         for piece in batch.pieces:
             piece.tokens, piece.rows = piece.tokens.to(device), piece.rows.to(device)
         first = 0 if known is None else known.num_members
-        backbones = list(self.backbones.items())[first:num_members]
 
         def names(windows: list[Window]) -> str:
             return ", ".join(dict.fromkeys(name(index) for index, _, _ in windows[:10]))
@@ -241,7 +238,7 @@ class RDModel(L.LightningModule):
             self.num_pieces += pieces > 0
 
         vectors = embed_batch(
-            nn.ModuleDict(dict(backbones)),
+            list(self.backbones.values())[first:num_members],
             self.head,
             batch,
             poolings,
@@ -266,8 +263,7 @@ class RDModel(L.LightningModule):
 
     def weight_digests(self) -> dict[str, str]:
         """By member, see :meth:`rd_lightning.backbone.Backbone.digest`."""
-        digests: Iterator[Any] = (b.digest() for b in self.backbones.values())  # type: ignore[operator]
-        return dict(zip(self.names, digests, strict=True))
+        return weight_digests(self.backbones)
 
     def configure_optimizers(self) -> None:
         return None
@@ -303,10 +299,6 @@ def family_of(head: RDHead, folder: str | os.PathLike) -> str:
             f"{folder}: the head does not say which family it was fitted on; name it: family=..."
         )
     return family
-
-
-def default_tokens(device_type: str) -> int:
-    return DEFAULT_TOKENS.get(device_type, DEFAULT_TOKENS["cpu"])
 
 
 def _members(family: Family, head: RDHead) -> tuple[Member, ...]:

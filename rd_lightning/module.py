@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from . import distributed
-from .backbone import load_backbones
+from .backbone import load_backbones, weight_digests
 from .batch import Batch
 from .data import FastaDataModule
 from .embedding import embed_in_pieces
@@ -153,12 +153,10 @@ class RDModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         assert self.backbones is not None
-        digests: list[Any] = [backbone.digest() for backbone in self.backbones.values()]  # type: ignore[operator]
-        weights = dict(zip(self.names, digests, strict=True))
         self.state.identity = {
             **self.identity,
             "precision": str(self.trainer.precision),
-            "weights": weights,
+            "weights": weight_digests(self.backbones),
         }
         self.state.to(self.device)
         if self.resume_from is not None and self.data is not None:

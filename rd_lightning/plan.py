@@ -19,6 +19,8 @@ Window = tuple[int, int, int]
 """(sequence index, first residue, number of residues)."""
 HELDOUT = -1
 """Group of the held-out sequences; those of the fit are in groups 0, 1, ..."""
+DEFAULT_TOKENS = {"cpu": 2048, "cuda": 32768}
+"""Tokens a batch by device, where none are given; "cpu"'s for any other device."""
 NUM_SPECIAL_TOKENS = 2  # <cls> and <eos> around every window
 
 
@@ -167,6 +169,11 @@ class BatchPlan:
         """SHA-256 of the content and the settings: equal digests mean equal batches."""
         identity = {"content": self.content_digest, "settings": asdict(self.settings)}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def default_tokens(device_type: str) -> int:
+    """Tokens a batch on a kind of device."""
+    return DEFAULT_TOKENS.get(device_type, DEFAULT_TOKENS["cpu"])
 
 
 def equal_windows(length: int, limit: int) -> list[tuple[int, int]]:

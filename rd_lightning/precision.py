@@ -27,6 +27,11 @@ def true_float32(device_type: str) -> Iterator[None]:
             backend.fp32_precision = setting
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As NumPy and users call it: float32."""
+    return str(dtype).removeprefix("torch.")
+
+
 def has_fast_float64(device: torch.device) -> bool:
     """Whether float64 runs at half the float32 rate or better: the CPU, and data-centre GPUs."""
     if device.type == "cpu":

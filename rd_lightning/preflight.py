@@ -16,7 +16,7 @@ from .module import RDModule
 from .plan import PlanSettings, PlanSummary
 from .plots import save_lengths_picture
 from .store import ScanSummary
-from .tables import print_facts
+from .tables import print_facts, shown_size
 
 PICTURE = "preflight.png"
 
@@ -111,7 +111,8 @@ def _state(module: RDModule, settings: PlanSettings) -> str:
     one = module.state.heldout.num_bytes
     groups = settings.num_groups
     fit = "fit" if groups == 1 else f"{groups} groups of the fit"
-    return f"{_size((groups + 1) * one)} a process, float64 ({_size(one)} each: {fit}, held out)"
+    whole, each = shown_size((groups + 1) * one), shown_size(one)
+    return f"{whole} a process, float64 ({each} each: {fit}, held out)"
 
 
 def _noted(scan: ScanSummary) -> str:
@@ -123,13 +124,6 @@ def _noted(scan: ScanSummary) -> str:
         (scan.num_duplicate_sequences, "sequences equal to an earlier one, counted again"),
     ]
     return ", ".join(f"{number:,} {what}" for number, what in notes if number)
-
-
-def _size(num_bytes: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes / 1e3:.0f} kB"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The table of stages that a person reads after a fit."""
+"""What a person reads on the terminal: stages of a fit, facts, sizes."""
 
 from __future__ import annotations
 
@@ -37,3 +37,11 @@ def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
     for fact in facts:
         table.add_row(*fact)
     console.print(table)
+
+
+def shown_size(num_bytes: int) -> str:
+    """In decimal units: 1.5 GB."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes / 1e3:.0f} kB"

@@ -304,6 +304,20 @@ def test_bad_input_is_one_line(inside, argv, overrides, capsys):
     assert sorted(p.name for p in inside.iterdir()) == before
 
 
+def test_a_wrong_word_for_long_is_one_line(folder):
+    """The type checker of the tests would see it first, so in a process of its own."""
+    done = subprocess.run(
+        command("fasta=x.fasta", "out=b.h5", "long=cut"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=clean_environment(),
+        cwd=folder,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: long is window, whole, skip or truncate, not 'cut'"
+
+
 def test_a_top_up_of_another_file_is_refused(inside, argv, capsys):
     run_here("fasta=x.fasta", "out=small.h5", "level=50K")
     (inside / "y.fasta").write_text(">s0\nMKT\n")
@@ -330,11 +344,11 @@ def test_a_top_up_of_another_file_is_refused(inside, argv, capsys):
 def test_an_unfinished_run_of_other_settings_is_refused(inside, argv, capsys, monkeypatch):
     """The disk was full when the file was to be written: nothing is lost."""
 
-    def full(self):
+    def full(self, stack):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(HDF5Writer, "__enter__", full)
+        patch.setattr(HDF5Writer, "_open", full)
         with pytest.raises(SystemExit):
             run_here("fasta=x.fasta", "out=late.h5", "level=50K")
     assert "late.h5 cannot be written (No space left on device)" in capsys.readouterr().err

@@ -10,7 +10,7 @@ FLOORS = [
     {"errors", "precision", "distributed", "report", "provenance", "esm2", "linalg"},
     {"fasta", "storage", "deal", "official"},
     {"store", "tokens", "regression", "rows", "head", "plots"},
-    {"sharing", "families", "plan", "moments", "formats.base"},
+    {"sharing", "dealt", "families", "plan", "moments", "formats.base"},
     {"backbone", "batch", "state", "solve", "estimate", "nonfinite", "formats"},
     {"formats.hdf5", "formats.fair_esm", "formats.parquet", "formats.npy"},
     {"data", "embedding", "resume", "solve_state", "outputs", "tables"},

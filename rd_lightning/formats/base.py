@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,26 @@ class Writer:
     def __init__(self, path: Path, description: Description) -> None:
         self.path, self.description = path, description
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._open(stack)
+            stack.push(self._end)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def _end(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
+
+    def _open(self, stack: ExitStack) -> None:
+        """Open what is written to; ``stack`` closes it, and removes it after a failure."""
         raise NotImplementedError
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        raise NotImplementedError
+    def _finish(self) -> None:
+        """Write what stands at the end of a file, or is not written yet."""
 
     def write(self, record: Embedded) -> None:
         raise NotImplementedError

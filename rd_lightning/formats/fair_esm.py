@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 
 import torch
 
@@ -26,13 +27,11 @@ class FairESMWriter(Writer):
     digest. ``metadata.json`` and, where names differ from ids, ``label`` say the rest.
     """
 
-    def __enter__(self) -> FairESMWriter:
+    def _open(self, stack: ExitStack) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            write_json(self.path / METADATA_FILE, dict(self.description.metadata))
+    def _finish(self) -> None:
+        write_json(self.path / METADATA_FILE, dict(self.description.metadata))
 
     def write(self, record: Embedded) -> None:
         content: dict[str, object] = {"label": record.id}

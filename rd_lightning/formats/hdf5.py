@@ -12,7 +12,7 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..precision import dtype_name
 from ..storage import atomic_path
 from .base import Description, Embedded, Writer, safe_name
 
@@ -36,23 +37,16 @@ class HDF5Writer(Writer):
     Records of equal sequences are hard links to one dataset.
     """
 
-    def __enter__(self) -> HDF5Writer:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
-            # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
-            self._file: Any = stack.enter_context(h5py.File(temporary, "w", libver="latest"))
-            self._stack = stack.pop_all()
-        _limit_cache(self._file)
+    def _open(self, stack: ExitStack) -> None:
+        temporary = stack.enter_context(atomic_path(self.path))
+        self._file = _open_file(stack, temporary, "w")
         for pooling in self.description.poolings:
             self._file.create_group(GROUPS[pooling])
         self._index = _Index(self._file, self.description.num_records)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._index.flush()
-            _write_metadata(self._file, self.description)
-        self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
+    def _finish(self) -> None:
+        self._index.flush()
+        _write_metadata(self._file, self.description)
 
     def write(self, record: Embedded) -> None:
         name, first = safe_name(record.id), safe_name(record.first_id)
@@ -87,7 +81,7 @@ def _array(vectors: Tensor) -> np.ndarray:
 
 def _stored(dtype: torch.dtype) -> Any:
     if dtype != torch.bfloat16:
-        return np.dtype(str(dtype).removeprefix("torch."))
+        return np.dtype(dtype_name(dtype))
     kind = h5py.h5t.IEEE_F32LE.copy()
     # sign bit 15, exponent of 8 bits from bit 7, mantissa of 7 bits from bit 0
     kind.set_fields(15, 7, 8, 0, 7)
@@ -124,13 +118,16 @@ class _Index:
         self._records.clear()
 
 
-def _limit_cache(file: Any) -> None:
-    """HDF5's cache of metadata would grow to tens of megabytes with the number of datasets."""
+def _open_file(stack: ExitStack, path: Path, mode: Literal["w", "r+"]) -> Any:
+    # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
+    file: Any = stack.enter_context(h5py.File(path, mode, libver="latest"))
+    # The cache of metadata would grow to tens of megabytes with the number of datasets.
     settings = file.id.get_mdc_config()
     settings.set_initial_size = True
     settings.initial_size = settings.min_size = 1 << 20
     settings.max_size = 2 << 20
     file.id.set_mdc_config(settings)
+    return file
 
 
 def _write_metadata(file: h5py.File, description: Description) -> None:
@@ -181,19 +178,13 @@ class HDF5TopUp(Writer):
         super().__init__(path, description)
         self.old, self.old_width = old, old_width
 
-    def __enter__(self) -> HDF5TopUp:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
-            shutil.copyfile(self.old, temporary)
-            self._file: Any = stack.enter_context(h5py.File(temporary, "r+", libver="latest"))
-            self._stack = stack.pop_all()
-        _limit_cache(self._file)
-        return self
+    def _open(self, stack: ExitStack) -> None:
+        temporary = stack.enter_context(atomic_path(self.path))
+        shutil.copyfile(self.old, temporary)
+        self._file = _open_file(stack, temporary, "r+")
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            _write_metadata(self._file, self.description)
-        self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
+    def _finish(self) -> None:
+        _write_metadata(self._file, self.description)
 
     def write(self, record: Embedded) -> None:
         if record.id != record.first_id:

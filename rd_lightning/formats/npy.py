@@ -8,6 +8,7 @@ from typing import IO
 import numpy as np
 import torch
 
+from ..precision import dtype_name
 from ..storage import atomic_path, write_json
 from .base import Embedded, Writer
 
@@ -24,30 +25,26 @@ class NumPyWriter(Writer):
 
     dtypes = (torch.float32, torch.float16)
 
-    def __enter__(self) -> NumPyWriter:
+    def _open(self, stack: ExitStack) -> None:
         lengths, self._known = self.description.lengths, 0
-        kind = np.dtype(str(self.description.dtype).removeprefix("torch."))
         self._first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        with ExitStack() as stack:
-            self._files: dict[str, IO[bytes]] = {}
-            for pooling in self.description.poolings:
-                path = stack.enter_context(atomic_path(self.path / NAMES[pooling]))
-                file = self._files[pooling] = stack.enter_context(open(path, "wb"))
-                rows = int(self._first[-1]) if pooling == "residue" else len(lengths)
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(kind),
-                    "fortran_order": False,
-                    "shape": (rows, self.description.width),
-                }
-                np.lib.format.write_array_header_1_0(file, header)
-            path = stack.enter_context(atomic_path(self.path / INDEX))
-            self._index = stack.enter_context(open(path, "w", encoding="utf-8"))
-            self._index.write("id\tlength\trow\tfirst\tresidues\n")
-            self._stack = stack.pop_all()
-        return self
+        stack.push(self._write_metadata)  # pushed first, so it comes last
+        self._files: dict[str, IO[bytes]] = {}
+        for pooling in self.description.poolings:
+            path = stack.enter_context(atomic_path(self.path / NAMES[pooling]))
+            file = self._files[pooling] = stack.enter_context(open(path, "wb"))  # noqa: SIM115
+            rows = int(self._first[-1]) if pooling == "residue" else len(lengths)
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype_name(self.description.dtype))),
+                "fortran_order": False,
+                "shape": (rows, self.description.width),
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+        path = stack.enter_context(atomic_path(self.path / INDEX))
+        self._index = stack.enter_context(open(path, "w", encoding="utf-8"))  # noqa: SIM115
+        self._index.write("id\tlength\trow\tfirst\tresidues\n")
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
+    def _write_metadata(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             write_json(self.path / METADATA_FILE, dict(self.description.metadata))
 

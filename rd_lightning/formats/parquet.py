@@ -19,7 +19,6 @@ except ImportError as error:
     raise InputError("Parquet needs pyarrow: pip install 'rd-lightning[parquet]'") from error
 
 _ROWS_PER_GROUP = 1024
-_NAMES = {"mean": "mean", "bos": "bos"}
 
 
 class ParquetWriter(Writer):
@@ -29,24 +28,19 @@ class ParquetWriter(Writer):
     poolings = ("mean", "bos")
     dtypes = (torch.float32, torch.float16)
 
-    def __enter__(self) -> ParquetWriter:
+    def _open(self, stack: ExitStack) -> None:
         number = pa.float16() if self.description.dtype == torch.float16 else pa.float32()
         vector = pa.list_(number, self.description.width)
         fields = [("id", pa.string()), ("length", pa.int32())]
-        fields += [(_NAMES[p], vector) for p in self.description.poolings]
+        fields += [(p, vector) for p in self.description.poolings]
         metadata = json.dumps(dict(self.description.metadata), sort_keys=True)
         self._schema = pa.schema(fields, metadata={"rd_lightning": metadata})
-        with ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self.path))
-            self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
-            self._stack = stack.pop_all()
+        temporary = stack.enter_context(atomic_path(self.path))
+        self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
         self._rows: list[Embedded] = []
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._flush()
-        self._stack.__exit__(kind, *rest)  # type: ignore[arg-type]
+    def _finish(self) -> None:
+        self._flush()
 
     def write(self, record: Embedded) -> None:
         self._rows.append(record)
@@ -62,7 +56,7 @@ class ParquetWriter(Writer):
         ]
         for pooling in self.description.poolings:
             values = np.concatenate([r.vectors[pooling].numpy() for r in self._rows])
-            kind = self._schema.field(_NAMES[pooling]).type
+            kind = self._schema.field(pooling).type
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
         self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows.clear()

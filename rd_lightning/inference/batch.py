@@ -93,10 +93,11 @@ class SequenceBatch:
 
 def make_sequence_batch(
     store: Sequences,
-    indices: np.ndarray | None,
-    tokenizer: Tokenizer,
-    plan: EmbedPlan,
     number: int,
+    *,
+    plan: EmbedPlan,
+    tokenizer: Tokenizer,
+    indices: np.ndarray | None = None,
 ) -> SequenceBatch:
     """A batch of a plan; the empty one for -1.
 

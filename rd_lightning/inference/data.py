@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import lightning as L
 import numpy as np
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from ..deal import Deal
+from ..dealt import DealtBatches
 from ..errors import InputError
 from ..sharing import scan_once
 from ..store import SequenceStore
 from ..tokens import Tokenizer
-from .batch import SequenceBatch, make_sequence_batch
+from .batch import make_sequence_batch
 from .plan import EmbedPlan, EmbedSettings
 from .unique import Unique, find_unique
 
@@ -112,29 +113,11 @@ class EmbedDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         assert self.trainer is not None
-        return DataLoader(
-            _Batches(self),
-            batch_size=None,
-            num_workers=self.num_workers,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+        make = partial(
+            make_sequence_batch,
+            indices=self.unique.first,
+            tokenizer=self.tokenizer,
+            plan=self.plan,
         )
-
-
-class _Batches(IterableDataset):
-    """The batches of one process, in order."""
-
-    def __init__(self, data: EmbedDataModule) -> None:
-        self.folder, self.deal, self.todo = data.store.folder, data.deal, data.todo
-        self.first, self.tokenizer, self.plan = data.unique.first, data.tokenizer, data.plan
-
-    def __len__(self) -> int:
-        return len(self.deal)
-
-    def __iter__(self) -> Iterator[SequenceBatch]:
-        worker = get_worker_info()
-        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        with SequenceStore.open(self.folder) as store:  # each worker has its own file handle
-            for turn in range(first, len(self.deal), step):
-                position = self.deal[turn]
-                number = -1 if position < 0 else int(self.todo[position])
-                yield make_sequence_batch(store, self.first, self.tokenizer, self.plan, number)
+        batches = DealtBatches(self.store.folder, self.deal, make, self.todo)
+        return batches.loader(self.trainer, self.num_workers)

@@ -16,12 +16,15 @@ from ..errors import InputError, check_choice
 from ..families import get_family
 from ..formats import Description, Writer, format_of, writer_for
 from ..head import RDHead
-from ..model import Known, RDModel, default_tokens, family_of, reach
+from ..model import Known, RDModel, family_of, reach
+from ..plan import default_tokens
+from ..precision import dtype_name
 from ..provenance import versions
+from ..tables import shown_size
 from .data import EmbedDataModule
 from .plan import EmbedSettings
 from .pooling import check_poolings
-from .preflight import check_disk, disk_needed, print_preflight, size
+from .preflight import check_disk, disk_needed, print_preflight
 from .spool import Spool
 from .topup import TopUp
 
@@ -56,15 +59,8 @@ class EmbedJob:
         self._check_format()
         settings = {key: config[key] for key in ("max_residues", "long", "overlap")}
         self.settings: dict[str, Any] = self.topup.settings if self.topup else settings
-        EmbedSettings(tokens_per_batch=1, **self.settings)
+        EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
         self.family = get_family(config.family.name or family_of(self.head, config.head))
-        self.data = EmbedDataModule(
-            config.fasta,
-            EmbedSettings(config.tokens_per_batch or default_tokens("cpu"), **self.settings),
-            self.family.tokenizer(),
-            on_invalid=config.on_invalid,
-            num_workers=config.num_workers,
-        )
         self.metadata: dict[str, Any] = {}
 
     def _open_topup(self) -> TopUp | None:
@@ -106,10 +102,17 @@ class EmbedJob:
     def spool_folder(self) -> Path:
         return self.out.with_name(f"{self.out.name}.unfinished")
 
-    def plan(self, device_type: str) -> None:
-        """Settle what depends on the device."""
+    def make_data(self, device_type: str) -> EmbedDataModule:
+        """The sequences, in batches for a kind of device; :attr:`data` from then on."""
         tokens = self.config.tokens_per_batch or default_tokens(device_type)
-        self.data.settings = EmbedSettings(tokens, **self.settings)
+        self.data = EmbedDataModule(
+            self.config.fasta,
+            EmbedSettings(tokens, **self.settings),
+            self.family.tokenizer(),
+            on_invalid=self.config.on_invalid,
+            num_workers=self.config.num_workers,
+        )
+        return self.data
 
     @cached_property
     def kept(self) -> np.ndarray:
@@ -140,19 +143,18 @@ class EmbedJob:
         free = check_disk(self.out, needed, there)
         chain = zip(self.description.levels, self.description.dims, strict=True)
         levels = " -> ".join(f"{name} ({d})" for name, d in chain)
-        number_type = str(self.dtype).removeprefix("torch.")
-        output = f"{self.out}: {self.format}, {' and '.join(self.poolings)}, {number_type}"
+        kind = dtype_name(self.dtype)
+        output = f"{self.out}: {self.format}, {' and '.join(self.poolings)}, {kind}"
         if self.topup:
             output += f"; columns {self.topup.width + 1} to {self.width} are added"
         print_preflight(
             console,
             self.data,
-            self.description,
             trainer,
             [
                 ("levels", f"{self.family.name}: {levels}, {self.width} columns"),
                 ("output", output),
-                ("disk", f"{size(needed)} needed while it runs, {size(free)} free"),
+                ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
             ],
         )
 
@@ -167,17 +169,17 @@ class EmbedJob:
         model.width, model.poolings = self.width, self.poolings
         model.max_residues = self.settings["max_residues"]
         topup = self.topup
-        if topup:
-            topup.check_weights(model.weight_digests())
-            if topup.reuses:
-                model.known = Known(
-                    topup.num_members, lambda batch, on: topup.vectors(self.data, batch, on)
-                )
+        if topup and topup.reuses:
+            model.known = Known(
+                topup.num_members, lambda batch, on: topup.vectors(self.data, batch, on)
+            )
         return model
 
     def prepare_spool(self, model: RDModel, precision: str) -> bool:
         """Whether an earlier run left one to go on from. On the main process, before the others."""
-        store = self.data.store
+        weights = model.weight_digests()
+        if self.topup:
+            self.topup.check_weights(weights)
         self.metadata.update(
             kind="embeddings",
             family=self.family.name,
@@ -185,11 +187,11 @@ class EmbedJob:
             dims=list(self.description.dims),
             width=self.width,
             poolings=list(self.poolings),
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=dtype_name(self.dtype),
             head_digest=model.head.digest(),
-            weights=model.weight_digests(),
+            weights=weights,
             settings=self.settings,
-            fasta_digest=store.summary.digest,
+            fasta_digest=self.data.store.summary.digest,
             precision=precision,
             versions=versions(),
         )

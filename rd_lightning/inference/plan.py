@@ -82,10 +82,10 @@ class EmbedPlan:
             if int(window[at]) < self.settings.max_residues:  # from here on, one window each
                 position = min(number, position + room)
                 continue
-            while position < number and (
-                room >= self.num_windows(int(self.order[position])) or position == firsts[-1]
-            ):
-                room -= self.num_windows(int(self.order[position]))
+            while position < number:
+                room -= len(self.windows(int(self.order[position])))
+                if room < 0 and position > firsts[-1]:
+                    break
                 position += 1
         self.bounds = np.append(np.frombuffer(firsts, np.int64), number)
 
@@ -102,9 +102,6 @@ class EmbedPlan:
         if settings.long != "window" or not self.long[index]:
             return [(0, length)]
         return overlapping_windows(length, settings.max_residues, settings.overlap)
-
-    def num_windows(self, index: int) -> int:
-        return len(self.windows(index))
 
     def residues_by_batch(self) -> np.ndarray:
         """(batches,) int64."""

@@ -37,7 +37,7 @@ def check_poolings(poolings: str | Sequence[str]) -> tuple[Pooling, ...]:
 
 @torch.no_grad()
 def embed_batch(
-    backbones: nn.ModuleDict,
+    backbones: Sequence[nn.Module],
     head: RDHead,
     batch: SequenceBatch,
     poolings: Sequence[Pooling],
@@ -62,7 +62,7 @@ def embed_batch(
     num_windows = [0] * len(batch.sequences)
     for planned in batch.pieces:
         pooled = run_in_pieces(
-            lambda piece: [_pool(b, batch, piece, poolings) for b in backbones.values()],
+            lambda piece: [_pool(b, batch, piece, poolings) for b in backbones],
             planned,
             max_residues=max_residues,
             name=name,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ..errors import InputError
 from ..formats import Description
-from ..tables import print_facts
+from ..tables import print_facts, shown_size
 from .data import EmbedDataModule
 from .spool import num_bytes
 
@@ -40,8 +40,8 @@ def check_disk(out: Path, needed: int, there: int) -> int:
     free = shutil.disk_usage(folder).free
     if free + there < needed:
         raise InputError(
-            f"{folder} has {size(free)} free, but {size(needed)} are needed; choose another disk, "
-            "dtype=float16, a smaller level, or pooling=mean"
+            f"{folder} has {shown_size(free)} free, but {shown_size(needed)} are needed; choose "
+            "another disk, dtype=float16, a smaller level, or pooling=mean"
         )
     return free
 
@@ -49,7 +49,6 @@ def check_disk(out: Path, needed: int, there: int) -> int:
 def print_preflight(
     console: Console,
     data: EmbedDataModule,
-    description: Description,
     trainer: Trainer,
     rows: list[tuple[str, str]],
 ) -> None:
@@ -90,11 +89,3 @@ def long_ones(data: EmbedDataModule) -> str:
         "truncate": f"cut to the first {settings.max_residues:,}",
     }[settings.long]
     return f"{number:,} above {settings.max_residues:,} residues: {fate}"
-
-
-def size(num_bytes: int) -> str:
-    """For people."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= scale:
-            return f"{num_bytes / scale:.1f} {unit}"
-    return f"{num_bytes / 1e3:.0f} kB"

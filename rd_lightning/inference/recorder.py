@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..errors import InputError
+from ..precision import dtype_name
 from .batch import SequenceBatch
 from .data import EmbedDataModule
 from .pooling import Pooling
@@ -20,14 +21,17 @@ class Recorder(Callback):
     """Opens the spool on every process, leaves out what is done, writes what is predicted.
 
     Args:
-        open_spool: (rank) to the spool, whose folder is prepared.
+        open_spool: (rank) to the spool, whose folder is prepared; asked once the data are known.
     """
 
-    def __init__(self, data: EmbedDataModule, open_spool: Callable[[int], Spool]) -> None:
-        self.data, self.open_spool = data, open_spool
+    def __init__(self, open_spool: Callable[[int], Spool]) -> None:
+        self.open_spool = open_spool
         self.spool: Spool | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        data: Any = getattr(trainer, "datamodule", None)
+        assert isinstance(data, EmbedDataModule)
+        self.data = data
         self.spool = self.open_spool(trainer.global_rank)
         self.data.leave_out(self.spool.done())
         # All must have seen the same logs before anyone adds to one.
@@ -59,7 +63,7 @@ class Recorder(Callback):
             row = int(np.searchsorted(batch.offsets, row, side="right")) - 1
         raise InputError(
             f"{self.data.fasta}: NaN or infinity in the {pooling} vectors of "
-            f"{self.data.name(batch.sequences[row])} as {str(rows.dtype).removeprefix('torch.')}; "
+            f"{self.data.name(batch.sequences[row])} as {dtype_name(rows.dtype)}; "
             "mend the weights or the precision, or use dtype=float32"
         )
 

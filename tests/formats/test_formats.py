@@ -161,6 +161,17 @@ def test_nothing_is_left_of_a_file_that_fails(tmp_path, name):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.parametrize("name", ["hdf5", "parquet"])
+def test_nothing_is_left_of_a_file_that_cannot_be_ended(tmp_path, monkeypatch, name):
+    def full(self):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(writer_for(name), "_finish", full)
+    with pytest.raises(OSError, match="full"):
+        write(name, tmp_path / "x", torch.float32, ("mean",))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_formats_by_suffix(tmp_path):
     assert format_of(Path("a.h5"), None) == format_of(Path("a.hdf5"), None) == "hdf5"
     assert format_of(Path("a.parquet"), None) == "parquet"
