@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .data import FastaDataModule
-    from .distributed import FrozenDDPStrategy
     from .head import RDHead
     from .model import RDModel
     from .module import RDModule
     from .moments import JointMoments
     from .solve import fit_chain
+    from .strategy import FrozenDDPStrategy
 
 __all__ = [
     "FastaDataModule",
@@ -25,7 +25,7 @@ __all__ = [
 # Loaded when first asked for: torch and Lightning take seconds, a typo in a command should not.
 _HOME = {
     "FastaDataModule": "data",
-    "FrozenDDPStrategy": "distributed",
+    "FrozenDDPStrategy": "strategy",
     "JointMoments": "moments",
     "RDHead": "head",
     "RDModel": "model",

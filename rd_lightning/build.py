@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from .data import FastaDataModule
 from .errors import InputError
 from .families import get_family
-from .progress import ResidueProgressBar
+from .progress_bar import ResidueProgressBar
 
 if TYPE_CHECKING:
     from .module import RDModule

@@ -22,6 +22,7 @@ from rich.markup import escape
 from .errors import InputError, Terminated
 
 EXIT_INPUT = 1
+EXIT_INTERRUPTED = 130  # as in a shell
 # Settings that name no key of ours: Hydra's flags that take a value are handled by Hydra.
 _FOREIGN = ("hydra.", "hydra/", "-")
 
@@ -50,8 +51,7 @@ def run_command(
     def guarded(config: DictConfig) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with quiet_libraries():
-                job(config)
+            job(config)
         except InputError as error:
             _remove_if_empty(folder)
             if error.told_elsewhere:
@@ -61,6 +61,11 @@ def run_command(
             if is_main_process():
                 _say(escape(error.message))
             raise
+        except KeyboardInterrupt:
+            _remove_if_empty(folder)
+            if is_main_process():
+                _say("interrupted; what is saved stays, and the same command goes on from there")
+            sys.exit(EXIT_INTERRUPTED)
 
     # Hydra names the job after the function.
     guarded.__name__ = config_name

@@ -174,7 +174,7 @@ class FastaDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None and self.store is not None and self.plan is not None
         batches = DealtBatches(self.store.folder, self.deal, self._make)
-        return batches.loader(self.trainer, self.num_workers)
+        return batches.loader(self.trainer.strategy.root_device.type, self.num_workers)
 
     def record(self) -> dict[str, Any]:
         """What a report says of the data: counts of the scan and the plan, settings, digests."""

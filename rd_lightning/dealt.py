@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning import Trainer
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .deal import Deal
@@ -45,10 +44,10 @@ class DealtBatches(IterableDataset):
                     number = int(self.numbers[number])
                 yield self.make(store, number)
 
-    def loader(self, trainer: Trainer, num_workers: int) -> DataLoader:
+    def loader(self, device_type: str, num_workers: int) -> DataLoader:
         return DataLoader(
             self,
             batch_size=None,
             num_workers=num_workers,
-            pin_memory=trainer.strategy.root_device.type == "cuda",
+            pin_memory=device_type == "cuda",
         )

@@ -1,22 +1,9 @@
-"""Several processes: a DDP strategy for frozen modules, and one exact sum."""
+"""Several processes: who they are, and one exact sum."""
 
 from __future__ import annotations
 
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-
-
-class FrozenDDPStrategy(DDPStrategy):
-    """DDP's launcher and process group for a module without trainable parameters.
-
-    Lightning's own ``DDPStrategy`` wraps the module in ``DistributedDataParallel``, which refuses
-    one that has nothing to train. Here there are no gradients to share, so nothing is wrapped; the
-    module reduces what it accumulates by itself.
-    """
-
-    def configure_ddp(self) -> None:
-        """Wrap nothing."""
 
 
 def is_distributed() -> bool:

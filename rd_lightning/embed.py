@@ -13,7 +13,6 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from .inference.job import EmbedJob
-    from .model import RDModel
 
 
 def main() -> None:
@@ -22,30 +21,35 @@ def main() -> None:
 
 def embed(config: DictConfig) -> None:
     """Plan, say what will be done, embed what is not done yet, write."""
-    # Here, not above: torch and Lightning take seconds, --help and a typo should not.
-    from .build import make_trainer
+    # Here, not above: torch takes a second and Lightning three; --help and a typo should not.
     from .inference.assemble import assemble, copy_skipped
+    from .inference.device import one_device
     from .inference.job import EmbedJob
-    from .inference.recorder import Recorder
 
     console = Console()
     job = EmbedJob(config)
     if is_main_process():
         job.refuse_used()
-    trainer = make_trainer(config.trainer, Recorder(job.open_spool))
-    data = job.make_data(trainer.strategy.root_device.type)
+    if device := one_device(config.trainer):
+        from .inference.alone import RunAlone
+
+        run = RunAlone(job, device)
+    else:
+        from .inference.under_trainer import RunUnderTrainer
+
+        run = RunUnderTrainer(job, config.trainer)
+    data = job.make_data(run.device_type)
     if is_main_process():
         data.scan()
-        job.check_scanned(console, trainer)
+        job.check_scanned(console, run.shown)
     if config.preflight:
         return
-    model = job.make_model()
+    model = run.make_model()
     started = time.perf_counter()
-    if is_main_process() and job.prepare_spool(model, str(trainer.precision)):
+    if is_main_process() and job.prepare_spool(model, run.precision):
         console.print("going on from an earlier run")
-    if not (trainer.world_size == 1 and job.complete()):
-        trainer.predict(model, datamodule=data, return_predictions=False)
-    if not trainer.is_global_zero:
+    run()
+    if not run.is_main:
         return
     seconds = time.perf_counter() - started
     try:
@@ -55,13 +59,13 @@ def embed(config: DictConfig) -> None:
             f"{job.out} cannot be written ({error}); nothing that was computed is lost: make room "
             "and run the same command again"
         ) from error
-    _say_what_was_done(console, job, model, seconds)
+    _say_what_was_done(console, job, model.num_pieces, seconds)
     if path := copy_skipped(job):
         console.print(f"skipped records: {path}", soft_wrap=True)
     console.print(f"embeddings: {job.out}", soft_wrap=True)
 
 
-def _say_what_was_done(console: Console, job: EmbedJob, model: RDModel, seconds: float) -> None:
+def _say_what_was_done(console: Console, job: EmbedJob, num_pieces: int, seconds: float) -> None:
     from .inference.preflight import long_ones
 
     data, scan = job.data, job.data.store.summary
@@ -74,8 +78,8 @@ def _say_what_was_done(console: Console, job: EmbedJob, model: RDModel, seconds:
         console.print(f"{left_out:,} records skipped")
     if data.plan.long.any():
         console.print(f"long ones: {long_ones(data)}")
-    if model.num_pieces:
-        console.print(f"{model.num_pieces:,} batches were divided for lack of memory")
+    if num_pieces:
+        console.print(f"{num_pieces:,} batches were divided for lack of memory")
     if residues:
         rate = f"{residues / seconds:,.0f}"
         console.print(f"{residues:,} residues in {seconds:.1f} s ({rate} residues/s)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .command import is_main_process, output_folder, plain, run_command
+from .command import is_main_process, output_folder, plain, quiet_libraries, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def main() -> None:
     run_command("fit", fit)
 
 
+@quiet_libraries()
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.

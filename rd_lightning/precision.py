@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,22 +10,37 @@ from typing import Any
 import torch
 
 
+class _Backends:
+    """The settings are the process's, so threads count who is inside."""
+
+    lock = threading.Lock()
+    inside = 0
+    before: tuple[str, ...] = ()
+
+
 @contextmanager
 def true_float32(device_type: str) -> Iterator[None]:
     """Inside, float32 products are float32: no autocast, no TF32, no bfloat16 passes.
 
-    The settings found at entry are put back at exit, also after an exception.
+    The settings found at entry are put back at exit, also after an exception; with several threads
+    inside, those that the first found, when the last leaves.
     """
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # pyright: ignore[reportAttributeAccessIssue]
-    before = [backend.fp32_precision for backend in backends]
+    with _Backends.lock:
+        if not _Backends.inside:
+            _Backends.before = tuple(backend.fp32_precision for backend in backends)
+            for backend in backends:
+                backend.fp32_precision = "ieee"
+        _Backends.inside += 1
     try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        for backend, setting in zip(backends, before, strict=True):
-            backend.fp32_precision = setting
+        with _Backends.lock:
+            _Backends.inside -= 1
+            if not _Backends.inside:
+                for backend, setting in zip(backends, _Backends.before, strict=True):
+                    backend.fp32_precision = setting
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
-from lightning import Trainer
 
 from . import distributed
 from .errors import InputError, told_elsewhere
 from .store import SequenceStore
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 
 def scan_once(trainer: Trainer, scan: Callable[[], SequenceStore]) -> SequenceStore:

@@ -19,6 +19,7 @@ from rd_lightning.fasta import clean, read_records
 from rd_lightning.formats.base import safe_name
 from rd_lightning.formats.hdf5 import HDF5Writer
 from rd_lightning.inference.unique import find_unique
+from rd_lightning.nested import NestedModel
 from rd_lightning.store import SequenceStore
 
 from .conftest import clean_environment, family_rows, random_sequences
@@ -137,6 +138,51 @@ def test_two_ranks_are_one(folder):
     options = ("fasta=x.fasta", "out=two.h5", "pooling=[mean,bos,residue]")
     rd_embed(folder, *options, "trainer=ddp_cpu")
     assert_equal(folder / "two.h5", folder / "whole.h5")
+
+
+def test_one_device_needs_no_lightning(folder):
+    """The same bits as under a Trainer, which any setting of its own asks for."""
+    code = (
+        "import sys; from rd_lightning.embed import main; main(); print('lightning' in sys.modules)"
+    )
+    loaded = {}
+    for out, setting in (("without.h5", ()), ("with.h5", ("+trainer.limit_predict_batches=1.0",))):
+        arguments = [*SETTINGS, "fasta=x.fasta", f"out={out}", "pooling=[mean,bos,residue]"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments, *setting],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            env=clean_environment(),
+            cwd=folder,
+        )
+        assert done.returncode == 0, done.stderr
+        loaded[out] = done.stdout.splitlines()[-1]
+        assert_equal(folder / out, folder / "whole.h5")
+    assert loaded == {"without.h5": "False", "with.h5": "True"}
+
+
+def test_interrupted_it_says_so_and_goes_on(inside, argv, capsys, monkeypatch):
+    predict, seen = NestedModel.predict, []
+
+    def interrupted(self, batch, name):
+        seen.append(batch.number)
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return predict(self, batch, name)
+
+    monkeypatch.setattr(NestedModel, "predict", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        run_here("fasta=x.fasta", "out=interrupted.h5")
+    assert stopped.value.code == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "interrupted; what is saved stays, and the same command goes on from there"
+    assert not (inside / "interrupted.h5").exists()
+    run_here("fasta=x.fasta", "out=interrupted.h5")
+    assert "going on from an earlier run" in capsys.readouterr().out
+    with h5py.File("interrupted.h5") as one, h5py.File("whole.h5") as two:
+        for id in two["per-protein"]:
+            assert np.array_equal(one["per-protein"][id][:], two["per-protein"][id][:])
 
 
 def test_two_ranks_with_one_sequence(folder):
@@ -377,16 +423,16 @@ def test_a_disk_that_is_too_small(inside, argv, capsys, monkeypatch):
 
 @pytest.mark.parametrize("pooling", ["mean", "residue"])
 def test_a_vector_that_is_not_finite_is_named(inside, argv, capsys, monkeypatch, pooling):
-    predict = RDModel.predict_step
+    predict = NestedModel.predict
 
-    def spoilt(self, batch, batch_idx=0):
-        found = predict(self, batch, batch_idx)
+    def spoilt(self, batch, name):
+        found = predict(self, batch, name)
         if 77 in batch.sequences:
             place = batch.sequences.index(77)
             found[pooling][batch.offsets[place] if pooling == "residue" else place, 3] = 1e6
         return found
 
-    monkeypatch.setattr(RDModel, "predict_step", spoilt)
+    monkeypatch.setattr(NestedModel, "predict", spoilt)
     out = f"inf-{pooling}.h5"
     with pytest.raises(SystemExit):
         run_here("fasta=x.fasta", f"out={out}", f"pooling={pooling}", "dtype=float16", "level=50K")

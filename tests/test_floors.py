@@ -7,14 +7,14 @@ import rd_lightning
 
 PACKAGE = Path(rd_lightning.__file__).parent
 FLOORS = [
-    {"errors", "precision", "distributed", "report", "provenance", "esm2", "linalg"},
+    {"errors", "precision", "distributed", "strategy", "report", "provenance", "esm2", "linalg"},
     {"fasta", "storage", "deal", "official"},
     {"store", "tokens", "regression", "rows", "head", "plots"},
     {"sharing", "dealt", "families", "plan", "moments", "formats.base"},
     {"backbone", "batch", "state", "solve", "estimate", "nonfinite", "formats"},
     {"formats.hdf5", "formats.fair_esm", "formats.parquet", "formats.npy"},
     {"data", "embedding", "resume", "solve_state", "outputs", "tables"},
-    {"inference", "inference.unique", "inference.plan"},
+    {"inference", "inference.unique", "inference.plan", "inference.streams", "inference.device"},
     {"evaluation", "evaluation.table", "evaluation.mutants", "evaluation.metrics"},
     {"evaluation.reference", "evaluation.onehot", "evaluation.scaling", "evaluation.statistics"},
     {"evaluation.assays"},
@@ -22,10 +22,12 @@ FLOORS = [
     {"evaluation.ridge", "evaluation.mlp", "evaluation.neighbours"},
     {"inference.batch"},
     {"inference.pooling", "inference.data"},
-    {"module", "progress", "model", "inference.spool", "inference.topup"},
-    {"checkpoint", "preflight", "inference.recorder", "inference.preflight"},
-    {"build", "command", "inference.job"},
-    {"inference.assemble"},
+    {"inference.datamodule"},
+    {"module", "progress", "nested", "inference.spool", "inference.topup"},
+    {"checkpoint", "preflight", "model", "inference.recorder", "inference.preflight"},
+    {"progress_bar", "command", "inference.job", "inference.callback"},
+    {"build", "inference.assemble", "inference.alone"},
+    {"inference.under_trainer"},
     {"fit", "merge", "embed"},
 ]
 

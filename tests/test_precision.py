@@ -33,6 +33,18 @@ def test_settings_are_put_back_after_an_error():
     assert torch.get_float32_matmul_precision() == "medium"
 
 
+@pytest.mark.usefixtures("restored")
+def test_threads_that_overlap_leave_what_the_first_found():
+    torch.set_float32_matmul_precision("medium")
+    one, two = true_float32("cpu"), true_float32("cpu")
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert [b.fp32_precision for b in BACKENDS] == ["ieee", "ieee"]
+    two.__exit__(None, None, None)
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
 def test_autocast_is_off_inside():
     a = torch.randn(8, 8)
     with torch.autocast("cpu", torch.bfloat16):

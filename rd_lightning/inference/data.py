@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
 from ..deal import Deal
 from ..dealt import DealtBatches
 from ..errors import InputError
-from ..sharing import scan_once
 from ..store import SequenceStore
 from ..tokens import Tokenizer
 from .batch import make_sequence_batch
@@ -23,7 +20,7 @@ from .plan import EmbedPlan, EmbedSettings
 from .unique import Unique, find_unique
 
 
-class EmbedDataModule(L.LightningDataModule):
+class EmbedData:
     """Distinct sequences of a FASTA file, dealt to the processes; those that are done are left out.
 
     Args:
@@ -34,6 +31,7 @@ class EmbedDataModule(L.LightningDataModule):
 
     Attributes:
         todo: numbers of the plan's batches that are not done.
+        rank, world_size: of this process among those that share the batches.
     """
 
     def __init__(
@@ -45,19 +43,22 @@ class EmbedDataModule(L.LightningDataModule):
         on_invalid: Literal["raise", "skip"] = "raise",
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
         self.fasta, self.settings, self.tokenizer = Path(fasta), settings, tokenizer
         self.on_invalid: Literal["raise", "skip"] = on_invalid
         self.num_workers = num_workers
+        self.rank, self.world_size = 0, 1
         self._store: SequenceStore | None = None
 
     def scan(self) -> SequenceStore:
         """Read and check the file, find equal sequences, plan; once."""
         if self._store is None:
-            self._use(SequenceStore.scan(self.fasta, on_invalid=self.on_invalid))
+            self.use(SequenceStore.scan(self.fasta, on_invalid=self.on_invalid))
         return self.store
 
-    def _use(self, store: SequenceStore) -> None:
+    def use(self, store: SequenceStore) -> None:
+        """Take a scan of the file that another process made."""
+        if store is self._store:
+            return
         self._store = store
         self.unique: Unique = find_unique(store)
         self.plan = EmbedPlan(store.column("length")[self.unique.first], self.settings)
@@ -73,12 +74,6 @@ class EmbedDataModule(L.LightningDataModule):
         assert self._store is not None, "scan first"
         return self._store
 
-    def setup(self, stage: str) -> None:
-        assert self.trainer is not None
-        opened = scan_once(self.trainer, self.scan)
-        if opened is not self._store:
-            self._use(opened)
-
     def leave_out(self, done: np.ndarray) -> None:
         """Skip the batches whose sequences are all done ((unique,) bool)."""
         waiting = ~done[self.plan.order]
@@ -90,6 +85,10 @@ class EmbedDataModule(L.LightningDataModule):
         """Of all distinct sequences, done or not."""
         return int(self.plan.residues_by_batch().sum())
 
+    @property
+    def num_residues_done(self) -> int:
+        return self.num_residues - int(self.residues_by_batch().sum())
+
     def residues_by_batch(self) -> np.ndarray:
         """(batches of :attr:`deal`,) int64."""
         return self.plan.residues_by_batch()[self.todo]
@@ -97,10 +96,7 @@ class EmbedDataModule(L.LightningDataModule):
     @property
     def deal(self) -> Deal:
         """What this process takes of :attr:`todo`."""
-        deal = Deal(len(self.todo))
-        if self.trainer is None:
-            return deal
-        return replace(deal, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
+        return Deal(len(self.todo), rank=self.rank, world_size=self.world_size)
 
     def embedded(self, record: int) -> bool:
         """Whether a usable record is embedded: all but the long ones under long=skip."""
@@ -111,8 +107,8 @@ class EmbedDataModule(L.LightningDataModule):
         first = int(self.unique.first[index])
         return f"{self.store.id(first)} (record {self.store.record_number(first)})"
 
-    def predict_dataloader(self) -> DataLoader:
-        assert self.trainer is not None
+    def loader(self, device_type: str) -> DataLoader:
+        """The batches of :attr:`deal`."""
         make = partial(
             make_sequence_batch,
             indices=self.unique.first,
@@ -120,4 +116,4 @@ class EmbedDataModule(L.LightningDataModule):
             plan=self.plan,
         )
         batches = DealtBatches(self.store.folder, self.deal, make, self.todo)
-        return batches.loader(self.trainer, self.num_workers)
+        return batches.loader(device_type, self.num_workers)

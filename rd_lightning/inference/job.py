@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from lightning import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -16,18 +15,20 @@ from ..errors import InputError, check_choice
 from ..families import get_family
 from ..formats import Description, Writer, format_of, writer_for
 from ..head import RDHead
-from ..model import Known, RDModel, family_of, reach
-from ..plan import default_tokens
+from ..nested import Known, NestedModel, family_of, reach
 from ..precision import dtype_name
 from ..provenance import versions
 from ..tables import shown_size
-from .data import EmbedDataModule
+from .data import EmbedData
 from .plan import EmbedSettings
 from .pooling import check_poolings
 from .preflight import check_disk, disk_needed, print_preflight
+from .recorder import Recorder
 from .spool import Spool
+from .streams import default_tokens
 from .topup import TopUp
 
+Model = TypeVar("Model", bound=NestedModel)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -102,10 +103,10 @@ class EmbedJob:
     def spool_folder(self) -> Path:
         return self.out.with_name(f"{self.out.name}.unfinished")
 
-    def make_data(self, device_type: str) -> EmbedDataModule:
+    def make_data(self, device_type: str) -> EmbedData:
         """The sequences, in batches for a kind of device; :attr:`data` from then on."""
         tokens = self.config.tokens_per_batch or default_tokens(device_type)
-        self.data = EmbedDataModule(
+        self.data = EmbedData(
             self.config.fasta,
             EmbedSettings(tokens, **self.settings),
             self.family.tokenizer(),
@@ -134,8 +135,8 @@ class EmbedJob:
             metadata=self.metadata,
         )
 
-    def check_scanned(self, console: Console, trainer: Trainer) -> None:
-        """Say what will be done; refuse it where the disk is too small."""
+    def check_scanned(self, console: Console, device: str) -> None:
+        """Say what will be done, on which device; refuse it where the disk is too small."""
         if self.topup:
             self.topup.check_sequences(self.data)
         needed = disk_needed(self.data, self.description, self.format)
@@ -150,7 +151,7 @@ class EmbedJob:
         print_preflight(
             console,
             self.data,
-            trainer,
+            device,
             [
                 ("levels", f"{self.family.name}: {levels}, {self.width} columns"),
                 ("output", output),
@@ -158,9 +159,9 @@ class EmbedJob:
             ],
         )
 
-    def make_model(self) -> RDModel:
+    def make_model(self, kind: type[Model]) -> Model:
         """The backbones are loaded here."""
-        model = RDModel(
+        model = kind(
             self.family,
             self.head,
             weights=self.config.family.weights,
@@ -175,7 +176,7 @@ class EmbedJob:
             )
         return model
 
-    def prepare_spool(self, model: RDModel, precision: str) -> bool:
+    def prepare_spool(self, model: NestedModel, precision: str) -> bool:
         """Whether an earlier run left one to go on from. On the main process, before the others."""
         weights = model.weight_digests()
         if self.topup:
@@ -207,13 +208,8 @@ class EmbedJob:
         lengths = np.where(self.kept, self.data.plan.lengths, 0)
         return Spool(self.spool_folder, lengths, self.width, self.dtype, self.poolings, rank)
 
-    def complete(self) -> bool:
-        """Whether every sequence is embedded."""
-        spool = self.open_spool()
-        done = spool.done()
-        spool.close()
-        self.data.leave_out(done)
-        return bool(done[self.kept].all())
+    def open_recorder(self, rank: int = 0) -> Recorder:
+        return Recorder(self.data, self.open_spool(rank))
 
     def writer(self) -> Writer:
         if self.topup:

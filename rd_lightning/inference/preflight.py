@@ -5,19 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lightning import Trainer
 from rich.console import Console
 
 from ..errors import InputError
 from ..formats import Description
 from ..tables import print_facts, shown_size
-from .data import EmbedDataModule
+from .data import EmbedData
 from .spool import num_bytes
 
 _BYTES_PER_RECORD = {"hdf5": 2000, "pt": 4096, "parquet": 200, "npy": 100}
 
 
-def disk_needed(data: EmbedDataModule, description: Description, format: str) -> int:
+def disk_needed(data: EmbedData, description: Description, format: str) -> int:
     """Bytes of the vectors while the run goes on, and of the file made of them at its end."""
     vectors = num_bytes(
         description.lengths, description.width, description.dtype, description.poolings
@@ -48,8 +47,8 @@ def check_disk(out: Path, needed: int, there: int) -> int:
 
 def print_preflight(
     console: Console,
-    data: EmbedDataModule,
-    trainer: Trainer,
+    data: EmbedData,
+    device: str,
     rows: list[tuple[str, str]],
 ) -> None:
     """A line each: ``rows``, sequences, residues, long ones, batches, device."""
@@ -69,16 +68,13 @@ def print_preflight(
             "batches",
             f"{len(plan):,} of up to {plan.settings.tokens_per_batch:,} tokens",
         ),
-        (
-            "device",
-            f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}",
-        ),
+        ("device", device),
         *rows[1:],
     ]
     print_facts(console, lines)
 
 
-def long_ones(data: EmbedDataModule) -> str:
+def long_ones(data: EmbedData) -> str:
     settings, number = data.settings, int(data.plan.long.sum())
     if not number:
         return f"none above {settings.max_residues:,} residues"

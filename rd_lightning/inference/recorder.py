@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..errors import InputError
 from ..precision import dtype_name
 from .batch import SequenceBatch
-from .data import EmbedDataModule
+from .data import EmbedData
 from .pooling import Pooling
 from .spool import Spool
 
 
-class Recorder(Callback):
-    """Opens the spool on every process, leaves out what is done, writes what is predicted.
+class Recorder:
+    """Leaves out what the spool holds already, writes what is computed."""
 
-    Args:
-        open_spool: (rank) to the spool, whose folder is prepared; asked once the data are known.
-    """
+    def __init__(self, data: EmbedData, spool: Spool) -> None:
+        self.data, self.spool = data, spool
+        data.leave_out(spool.done())
 
-    def __init__(self, open_spool: Callable[[int], Spool]) -> None:
-        self.open_spool = open_spool
-        self.spool: Spool | None = None
+    def write(self, batch: SequenceBatch, vectors: Mapping[Pooling, Tensor]) -> None:
+        """Of a batch, by pooling, on any device.
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        data: Any = getattr(trainer, "datamodule", None)
-        assert isinstance(data, EmbedDataModule)
-        self.data = data
-        self.spool = self.open_spool(trainer.global_rank)
-        self.data.leave_out(self.spool.done())
-        # All must have seen the same logs before anyone adds to one.
-        trainer.strategy.barrier("what is done is known")
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: SequenceBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self.spool is None or not batch.sequences:
+        Raises:
+            InputError: a number is NaN or infinite; the message names the sequence.
+        """
+        if not batch.sequences:
             return
-        vectors = {p: rows.to(self.spool.dtype).cpu() for p, rows in outputs.items()}
-        for pooling, rows in vectors.items():
-            self._check_finite(batch, pooling, rows)
-        self.spool.write(batch.sequences, vectors)
+        rows: dict[Pooling, Tensor] = {}
+        for pooling, computed in vectors.items():
+            rows[pooling] = computed.to(self.spool.dtype).cpu()
+            self._check_finite(batch, pooling, rows[pooling])
+        self.spool.write(batch.sequences, rows)
 
     def _check_finite(self, batch: SequenceBatch, pooling: Pooling, rows: Tensor) -> None:
-        """Raise InputError, with the sequence named, where a number is NaN or infinite."""
         finite = rows.isfinite().all(dim=1)
         if finite.all():
             return
@@ -67,8 +49,13 @@ class Recorder(Callback):
             "mend the weights or the precision, or use dtype=float32"
         )
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.spool is not None:
-            self.spool.sync()
-            self.spool.close()
-        trainer.strategy.barrier("all vectors are on disk")
+    def close(self) -> None:
+        """All is on disk afterwards."""
+        self.spool.sync()
+        self.spool.close()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..formats.hdf5 import EmbeddingFile
 from ..head import RDHead
 from .batch import SequenceBatch
-from .data import EmbedDataModule
+from .data import EmbedData
 from .pooling import Pooling
 
 
@@ -47,7 +47,7 @@ class TopUp:
                 f"{file.path} was made with another head; new columns would not go with the old"
             )
 
-    def check_sequences(self, data: EmbedDataModule) -> None:
+    def check_sequences(self, data: EmbedData) -> None:
         """Raise InputError unless the FASTA file has the records of the embedding file."""
         store, digests = data.store, self.file.digests
         ids = self.file.ids
@@ -81,7 +81,7 @@ class TopUp:
         return self.metadata["dtype"] == "float32"
 
     def vectors(
-        self, data: EmbedDataModule, batch: SequenceBatch, device: torch.device
+        self, data: EmbedData, batch: SequenceBatch, device: torch.device
     ) -> dict[Pooling, Tensor]:
         """The file's own, in the order of the batch."""
         names = [data.store.id(int(data.unique.first[i])) for i in batch.sequences]
