@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .plan import Window, equal_windows
+from .plan import BatchPlan, Window, equal_windows
 from .store import Sequences
 from .tokens import Tokenizer
 
@@ -51,6 +51,14 @@ def make_batch(
         padded=len(set(lengths)) > 1,
         windows=windows,
     )
+
+
+def planned_batch(store: Sequences, number: int, *, plan: BatchPlan, tokenizer: Tokenizer) -> Batch:
+    """A batch of a plan; the empty one for -1."""
+    if number < 0:
+        return empty_batch()
+    group = int(plan.group[number])
+    return make_batch(store, tokenizer, plan.windows(number), number=number, group=group)
 
 
 def empty_batch() -> Batch:

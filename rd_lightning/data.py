@@ -6,37 +6,22 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 from torch.utils.data import DataLoader
 
-from .batch import Batch, empty_batch, make_batch
+from .batch import Batch, planned_batch
 from .deal import Deal, parse_part
 from .dealt import DealtBatches
 from .errors import InputError, check_choice
+from .families import sample_fasta
 from .plan import BatchPlan, LongPolicy, PlanSettings, default_tokens
 from .sharing import scan_once
 from .state import Part
 from .store import SequenceStore
 from .tokens import Tokenizer, esm_tokenizer
-
-
-def sample_fasta() -> Path:
-    """The bundled sample: 300 UniProt sequences."""
-    return Path(str(files("rd_lightning") / "mini" / "sample.fasta"))
-
-
-def planned_batch(
-    store: SequenceStore, number: int, *, plan: BatchPlan, tokenizer: Tokenizer
-) -> Batch:
-    """A batch of a plan; the empty one for -1."""
-    if number < 0:
-        return empty_batch()
-    group = int(plan.group[number])
-    return make_batch(store, tokenizer, plan.windows(number), number=number, group=group)
 
 
 class FastaDataModule(L.LightningDataModule):

@@ -187,3 +187,8 @@ MINI = register_family(
     )
 )
 """Bundled: ESM-2's architecture and objective at toy widths; see ``mini/README.md``."""
+
+
+def sample_fasta() -> Path:
+    """The bundled sample: 300 UniProt sequences."""
+    return Path(str(files("rd_lightning") / "mini" / "sample.fasta"))

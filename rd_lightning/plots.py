@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .report import FitReport
 from .storage import atomic_path
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def save_report_picture(
     report: FitReport, dims: Sequence[int], names: Sequence[str], path: str | os.PathLike
 ) -> None:
     """The residual spectra, R2 by stage, and cumulative variance against width, as PNG."""
-    figure = _figure(14, 4.2)
+    figure = new_figure(14, 4.2)
     spectra, r2, share = figure.subplots(1, 3)
     _draw_spectra(spectra, report)
     _draw_r2(r2, report)
     _draw_share(share, report, dims, names)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_lengths_picture(lengths: np.ndarray, max_residues: int, path: str | os.PathLike) -> None:
     """A histogram of sequence lengths, with the longest window marked, as PNG."""
-    figure = _figure(7, 4)
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     low, high = int(lengths.min()), int(lengths.max())
     bins = np.unique(np.geomspace(low, max(high, low + 1) + 1, 60).astype(int))
@@ -39,17 +43,19 @@ def save_lengths_picture(lengths: np.ndarray, max_residues: int, path: str | os.
     )
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches."""
     from matplotlib.figure import Figure
 
     # A Figure of its own: pyplot would pick a backend for the whole process.
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write PNG, whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic_path(path) as temporary:

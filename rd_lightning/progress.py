@@ -17,12 +17,12 @@ from rich.text import Text
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} residues/s")
+        speed, unit = task.finished_speed or task.speed, task.fields.get("unit", "residues")
+        return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
 
 
 def residue_progress(console: Console) -> Progress:
-    """A bar with share, residues/s and time left."""
+    """A bar with share, speed and time left; a task counts residues, or its field ``unit``."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

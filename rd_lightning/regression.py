@@ -84,6 +84,28 @@ def pcr(
     return Solution(_project(values, vectors, fit.zy, num_components), num_components, edge, values)
 
 
+def regress(
+    fit: SecondMoments,
+    num_rows: int,
+    *,
+    regression: str = "pcr",
+    num_components: ComponentRule = "marchenko_pastur",
+    ridge: float | None = None,
+    heldout: SecondMoments | None = None,
+) -> Solution:
+    """The regression of that name, with covariances of ``num_rows`` rows; ``ridge`` is the alpha of
+    scikit-learn's ``Ridge``."""
+    if regression == "pcr":
+        return pcr(fit, num_rows, num_components, heldout)
+    if regression == "ridge":
+        assert ridge is not None
+        return _ridge(fit, ridge / (num_rows - 1))
+    return ols(fit)
+
+
+_ridge = ridge  # the argument of that name hides the function
+
+
 def check_rule(rule: object, num_inputs: int | None = None) -> None:
     """Raise InputError unless ``rule`` is one of :func:`pcr`'s, for z of ``num_inputs`` columns."""
     if rule in ("marchenko_pastur", "heldout"):

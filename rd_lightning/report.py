@@ -58,6 +58,13 @@ class FitReport:
     context: dict[str, Any] = field(default_factory=dict)
     """Family, sequences, digest of the FASTA, precision, software versions: what the run knew."""
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of :func:`rd_lightning.solve.fit_chain` that say which regression it is."""
+        chosen = {"regression": self.regression, "ridge": self.ridge}
+        rule = {"num_components": self.num_components} if self.regression == "pcr" else {}
+        return chosen | rule
+
     def truncated(self, num_members: int) -> FitReport:
         """The report of the first ``num_members`` members alone."""
         fields = {**self.__dict__, "stages": self.stages[: num_members - 1]}

@@ -19,10 +19,8 @@ from .regression import (
     SecondMoments,
     Solution,
     check_rule,
-    ols,
-    pcr,
+    regress,
     residual_moments,
-    ridge,
 )
 from .report import FitReport, StageReport
 
@@ -89,13 +87,14 @@ def fit_chain(
     stages = []
     for k in range(1, len(names)):
         fit, other = chain.second_moments(k)
-        if regression == "pcr":
-            solution = pcr(fit, num_rows, num_components, other)
-        elif regression == "ridge":
-            assert ridge is not None
-            solution = _ridge(fit, ridge / (num_rows - 1))
-        else:
-            solution = ols(fit)
+        solution = regress(
+            fit,
+            num_rows,
+            regression=regression,
+            num_components=num_components,
+            ridge=ridge,
+            heldout=other,
+        )
         residual = residual_moments(fit, solution.coefficients)
         rank = moments.dims[k] - moments.dims[k - 1]
         values, vectors, used = _top(residual, rank, solver)
@@ -115,9 +114,6 @@ def fit_chain(
         context=dict(context or {}),
     )
     return RDHead(names, moments.dims, [b.to(dtype) for b in chain.blocks], report)
-
-
-_ridge = ridge  # fit_chain's argument of that name hides the function
 
 
 class _View(NamedTuple):

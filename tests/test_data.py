@@ -4,8 +4,8 @@ import torch
 
 from rd_lightning import FastaDataModule
 from rd_lightning.batch import empty_batch, make_batch
-from rd_lightning.data import sample_fasta
 from rd_lightning.errors import InputError
+from rd_lightning.families import sample_fasta
 from rd_lightning.plan import HELDOUT
 from rd_lightning.store import SequenceStore
 from rd_lightning.tokens import esm_tokenizer

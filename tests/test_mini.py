@@ -5,9 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from rd_lightning.data import sample_fasta
 from rd_lightning.esm2 import encode
-from rd_lightning.families import get_family
+from rd_lightning.families import get_family, sample_fasta
 from rd_lightning.fasta import read_records
 from rd_lightning.tokens import esm_tokenizer
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.stats import binomtest, rankdata, wilcoxon
+from scipy.stats import binomtest, wilcoxon
 
 from ..errors import InputError, check_whole
 from .metrics import spearman
@@ -140,19 +140,47 @@ def scaling_consistency(scores: Float64[np.ndarray, "a s"], *, level: float = 0.
 
 
 def _resampled(assay: Predicted, num_resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """The difference in each resample, a few million draws at a time."""
+    """The difference in each resample, a few million draws at a time.
+
+    A resample is how often it draws each variant; the ranks in it follow from the order of all
+    variants, so each side is sorted once.
+    """
     number = len(assay.truth)
+    sides = [_order(side) for side in assay]
     found, chunk = [], max(1, 1_000_000 // number)
     for start in range(0, num_resamples, chunk):
-        rows = generator.integers(number, size=(min(chunk, num_resamples - start), number))
-        truth, ours, theirs = (_standard_ranks(side[rows]) for side in assay)
-        found.append(((ours - theirs) * truth).sum(axis=1))
+        size = min(chunk, num_resamples - start)
+        rows = generator.integers(number, size=(size, number))
+        flat = (rows + number * np.arange(size)[:, None]).ravel()
+        counts = np.bincount(flat, minlength=size * number).reshape(size, number).astype(np.float64)
+        truth, ours, theirs = (_standard_ranks(counts, side) for side in sides)
+        found.append(((ours - theirs) * truth * counts).sum(axis=1))
     return np.concatenate(found)
 
 
-def _standard_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks of each row, of mean 0 and length 1; NaN where they are all the same."""
-    ranks = rankdata(values, axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(ranks, axis=1, keepdims=True)
-    return ranks / np.where(length > 0, length, np.nan)
+class _Order(NamedTuple):
+    """How one side's values are ordered; equal ones form a group."""
+
+    order: np.ndarray
+    starts: np.ndarray
+    """Of the groups, in that order."""
+    group: np.ndarray
+    """Of each variant."""
+
+
+def _order(values: np.ndarray) -> _Order:
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    group = np.empty(len(values), dtype=np.int64)
+    group[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(values)]))
+    return _Order(order, starts, group)
+
+
+def _standard_ranks(counts: np.ndarray, side: _Order) -> np.ndarray:
+    """Each variant's rank in each resample, ties at their mean, of mean 0 and length 1 over the
+    draws; NaN where all that was drawn is the same."""
+    drawn = np.add.reduceat(counts[:, side.order], side.starts, axis=1)
+    ranks = drawn.cumsum(axis=1) - drawn / 2 - counts.shape[1] / 2
+    length = np.sqrt((drawn * ranks**2).sum(axis=1, keepdims=True))
+    return (ranks / np.where(length > 0, length, np.nan))[:, side.group]

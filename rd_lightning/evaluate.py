@@ -1,0 +1,77 @@
+"""rd-evaluate: how well embeddings predict measured effects of mutations, on one's own assays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from .command import output_folder, run_command
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .evaluation.job import EvaluateJob, Scored
+
+EXTRA = 'rd-evaluate needs more packages: pip install "rd-lightning[evaluate]"'
+
+
+def main() -> None:
+    run_command("evaluate", evaluate)
+
+
+def evaluate(config: DictConfig) -> None:
+    """Read, say what will be done, score assay after assay, write."""
+    try:
+        import pandas  # noqa: F401
+        import pyarrow  # noqa: F401
+        import scipy  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"{EXTRA} ({error.name} is missing)") from error
+    # Here, not above: --help and a typo should not wait for torch.
+    from .evaluation.job import EvaluateJob
+    from .evaluation.outputs import write_outputs
+    from .tables import print_facts
+
+    console = Console()
+    folder = output_folder()
+    job = EvaluateJob(config, folder)
+    if job.goes_on():
+        console.print(f"going on in {folder}", soft_wrap=True)
+    print_facts(console, job.facts().items())
+    job.prepare()
+    scored = _score(job)
+    advice = write_outputs(job, scored, folder)
+    for sentence in advice:
+        console.print(sentence, soft_wrap=True)
+    console.print(f"tables and pictures: {folder}/summary.md", soft_wrap=True)
+    console.print(f"all numbers: {folder}/results.parquet", soft_wrap=True)
+
+
+def _score(job: EvaluateJob) -> list[Scored]:
+    """Every assay, with a bar each for residues and for fits."""
+    from .progress import residue_progress
+
+    with residue_progress(Console(stderr=True)) as progress:
+        found = []
+        for assay in job.assays:
+            if job.done(assay):
+                found.append(job.score(assay))
+                continue
+            name = assay.name if len(assay.name) <= 24 else f"{assay.name[:23]}…"
+            residues = job.embedder.num_residues(assay) if job.fitted is not None else 0
+            embedding = progress.add_task(f"{name} embedding", total=residues, visible=residues > 0)
+            fits = progress.add_task(f"{name} probes", total=job.num_fits(assay), unit="fits")
+            found.append(
+                job.score(
+                    assay,
+                    on_residues=lambda number, task=embedding: progress.advance(task, number),
+                    on_fit=lambda task=fits: progress.advance(task),
+                )
+            )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,384 @@
+"""One run of rd-evaluate: its settings checked, its assays scored one by one, each kept at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+
+from ..backbone import load_backbones, weight_digests
+from ..command import plain
+from ..errors import InputError, check_choice, check_whole
+from ..families import get_family
+from ..formats.base import safe_name
+from ..inference.streams import default_tokens
+from ..nested import family_of
+from ..state import differences
+from ..storage import atomic_path, write_json
+from .assays import Assay, read_assays
+from .embeddings import POOLINGS, VariantEmbedder, check_length
+from .fitted import Fitted, read_fit
+from .maps import affine_of
+from .metrics import spearman
+from .nonlinear_run import Nonlinear
+from .predictions import Predictions
+from .representations import BUILDERS, Representation, build
+from .ridge import ridge_path
+from .schemes import schemes_of, splits_of
+from .scoring import ONE_HOT, PROBES, Scoring, num_fits, score_assay
+from .training_set import Refit, Skipped, refits
+
+MANIFEST, PARTS, PREDICTIONS = "run.json", "parts", "predictions"
+EMBEDDINGS, NONLINEAR = "embeddings", "nonlinear"
+
+
+class Scored(NamedTuple):
+    """What one assay came to; its predictions are in the run's folder."""
+
+    results: pd.DataFrame
+    refits: pd.DataFrame
+    """kind, share, draw, level, width, spearman; empty unless the training set was resampled."""
+
+
+class EvaluateJob:
+    """What a configuration asks for.
+
+    Raises:
+        InputError: it cannot be done; the message says what to change.
+    """
+
+    def __init__(self, config: DictConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        if config.assays is None:
+            raise InputError("assays is missing; name a CSV file or a folder: assays=x.csv")
+        self.names = _listed(config.representations)
+        for name in self.names:
+            check_choice("representations", name, (*BUILDERS, ONE_HOT))
+        self.poolings, self.probes = _listed(config.pooling), _listed(config.probes)
+        for pooling in self.poolings:
+            check_choice("pooling", pooling, POOLINGS)
+        for probe in self.probes:
+            check_choice("probes", probe, PROBES)
+        check_whole("num_folds", config.num_folds, least=2)
+        if config.fit is None and self.names != [ONE_HOT]:
+            raise InputError(
+                "fit is missing; name the folder that rd-fit wrote, fit=rd-fit/..., or compare "
+                "representations=[one_hot] alone"
+            )
+        self.fitted: Fitted | None = None if config.fit is None else read_fit(config.fit)
+        self.assays = read_assays(
+            config.assays,
+            reference=config.reference,
+            wild_type=config.wild_type,
+            **config.columns,
+        )
+        self.schemes = {a.name: schemes_of(a, _one_or_listed(config.schemes)) for a in self.assays}
+        for assay in self.assays:
+            self._check_assay(assay)
+
+    def _check_assay(self, assay: Assay) -> None:
+        for scheme in self.schemes[assay.name]:
+            splits_of(assay, scheme, num_folds=self.config.num_folds, seed=self.config.seed)
+        if assay.positions is None and set(self.poolings) != {"mean"}:
+            raise InputError(
+                f"{assay.name}: pooling over mutated residues needs mutants; give their column, "
+                "the wild type, or use pooling=mean"
+            )
+        if ONE_HOT in self.names and len({len(s) for s in assay.sequences}) > 1:
+            raise InputError(
+                f"{assay.name}: one_hot needs sequences of one length; leave it out: "
+                "representations=[raw,rd,...]"
+            )
+        if self.fitted is not None:
+            check_length(assay, self.config.max_residues)
+
+    # The family
+
+    @cached_property
+    def levels(self) -> dict[str, int]:
+        """Width by name; empty without a fit."""
+        return {} if self.fitted is None else self.fitted.family().levels
+
+    @cached_property
+    def representations(self) -> list[Representation]:
+        if self.fitted is None:
+            return []
+        family = self.fitted.family(seed=self.config.seed)
+        widths = None if self.config.widths is None else list(self.config.widths)
+        found = build([n for n in self.names if n != ONE_HOT], family, widths)
+        return found if self.nonlinear is None else [*found, *self.nonlinear.representations]
+
+    @cached_property
+    def family_name(self) -> str:
+        assert self.fitted is not None
+        return family_of(self.fitted.head, self.config.fit)
+
+    @cached_property
+    def backbones(self) -> torch.nn.ModuleDict:
+        """Loaded when first asked for."""
+        assert self.fitted is not None
+        family = get_family(self.family_name)
+        weights = None if self.config.weights is None else Path(self.config.weights)
+        members = family.members[: self.fitted.head.num_levels]
+        backbones = load_backbones(family, members, weights).to(_device(self.config.device))
+        known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
+        if known is not None and known != found:
+            raise InputError(
+                f"the weights are not those of the fit ({'; '.join(differences(found, known))}); "
+                "give the same weights, or fit anew"
+            )
+        return backbones
+
+    @cached_property
+    def nonlinear(self) -> Nonlinear | None:
+        """Fitted when first asked for: a pass over the FASTA file."""
+        settings = self.config.nonlinear
+        if self.fitted is None or not settings.features:
+            return None
+        check_whole("nonlinear.features", settings.features, least=1)
+        return Nonlinear.make(
+            self.fitted,
+            self.backbones,
+            settings.fasta,
+            num_features=settings.features,
+            bandwidth=settings.bandwidth,
+            seed=self.config.seed,
+            folder=self.folder / NONLINEAR,
+        )
+
+    @cached_property
+    def refits(self) -> list[Refit | Skipped]:
+        settings = self.config.training_set
+        if self.fitted is None or not settings.enabled:
+            return []
+        return list(
+            refits(
+                self.fitted.state,
+                list(self.fitted.head.names),
+                shares=tuple(settings.shares),
+                num_draws=settings.num_draws,
+                num_resamples=settings.num_resamples,
+                seed=self.config.seed,
+                **self.fitted.head.report.options,
+            )
+        )
+
+    @cached_property
+    def embedder(self) -> VariantEmbedder:
+        device = _device(self.config.device)
+        cache = self.config.cache
+        identity = {"family": self.family_name, "weights": weight_digests(self.backbones)}
+        if self.nonlinear is not None:
+            identity["features"] = self.nonlinear.identity
+        return VariantEmbedder(
+            self.backbones,
+            get_family(self.family_name).tokenizer(),
+            identity,
+            cache=self.folder / EMBEDDINGS if cache is None else Path(cache),
+            tokens_per_batch=self.config.tokens_per_batch or default_tokens(device.type),
+            max_residues=self.config.max_residues,
+            transform=None if self.nonlinear is None else self.nonlinear.features,
+        )
+
+    # What a person reads
+
+    def facts(self) -> dict[str, str]:
+        """What is compared, on what."""
+        found = {}
+        if self.fitted is not None:
+            levels = " -> ".join(f"{name} ({d})" for name, d in self.levels.items())
+            number = self.fitted.head.report.num_residues
+            found["family"] = f"{self.family_name}: {levels}, fitted on {number:,} residues"
+        for assay in self.assays:
+            schemes = ", ".join(self.schemes[assay.name])
+            found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"
+        found["representations"] = ", ".join(self.names)
+        if self.config.nonlinear.features:
+            found["representations"] += ", rd_nonlinear"
+        found["pooling"] = " and ".join(self.poolings)
+        found["probes"] = f"{' and '.join(self.probes)}, {self.config.num_folds} folds"
+        return found
+
+    def notes(self) -> list[str]:
+        """What a reader must know to read the tables right."""
+        found = [
+            "Spearman is of the predictions of all held-out folds together, as ProteinGym scores.",
+            "Every column of a representation is scaled by its training rows; the ridge penalty is "
+            "chosen within them.",
+        ]
+        if "both" in self.poolings:
+            found.append("pooling=both stands under the width of one half; probes see twice that.")
+        if self.config.training_set.enabled:
+            found.append(
+                "Of the angles between refits, read the median: the largest belongs to the last "
+                "directions kept, whose variances are nearly equal."
+            )
+        if self.config.nonlinear.features:
+            found.append(
+                "rd_nonlinear chooses its regression on held-out residues and standardised inputs; "
+                "rd has the fit's own rule."
+            )
+        for assay in self.assays:
+            if assay.num_duplicates:
+                found.append(
+                    f"{assay.name}: {assay.num_duplicates:,} rows repeat an earlier sequence; "
+                    "they are kept, and may stand on both sides of a fold."
+                )
+        return found
+
+    # The run
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What the numbers depend on; where and how fast they are computed is not among it."""
+        leave_out = ("out", "cache", "device", "tokens_per_batch")
+        settings = {k: v for k, v in plain(self.config).items() if k not in leave_out}
+        head = None if self.fitted is None else self.fitted.head.digest()
+        return json.loads(json.dumps({"settings": settings, "head": head}))
+
+    def goes_on(self) -> bool:
+        """Whether an earlier run with the same settings left something to go on from.
+
+        Raises:
+            InputError: an earlier run there was another one; what differs is named.
+        """
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return False
+        found = differences(json.loads(path.read_text()), self.manifest)
+        if found:
+            raise InputError(
+                f"{self.folder} is of a run with other settings ({'; '.join(found)}); "
+                "choose another out"
+            )
+        return True
+
+    def prepare(self) -> None:
+        """All that can still go wrong, or takes long, before the first assay is scored."""
+        _ = self.representations, self.refits
+        if self.fitted is not None and not all(map(self.done, self.assays)):
+            _ = self.embedder
+        write_json(self.folder / MANIFEST, self.manifest)
+
+    def scoring(self, assay: Assay) -> Scoring:
+        return Scoring(
+            self.schemes[assay.name],
+            tuple(self.poolings),  # pyright: ignore[reportArgumentType]
+            tuple(self.probes),  # pyright: ignore[reportArgumentType]
+            self.config.num_folds,
+            self.config.seed,
+        )
+
+    def num_fits(self, assay: Assay) -> int:
+        return num_fits(self.scoring(assay), self.representations, ONE_HOT in self.names)
+
+    def part(self, assay: Assay) -> Path:
+        """Where an assay's scores are kept; the name tells its content, so a changed file is scored
+        anew."""
+        content = {key: value for key, value in asdict(assay).items() if key != "reference"}
+        text = json.dumps(content, sort_keys=True, default=lambda array: array.tolist())
+        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return self.folder / PARTS / f"{safe_name(assay.name)}.{digest}.parquet"
+
+    def done(self, assay: Assay) -> bool:
+        return self.part(assay).exists()
+
+    def score(
+        self,
+        assay: Assay,
+        on_residues: Callable[[int], None] = lambda residues: None,
+        on_fit: Callable[[], None] = lambda: None,
+    ) -> Scored:
+        """Read, or scored and kept."""
+        path = self.part(assay)
+        refit_path, folder = path.with_suffix(".refits.parquet"), self.folder / PREDICTIONS
+        if path.exists():
+            return Scored(pd.read_parquet(path), pd.read_parquet(refit_path))
+        rows = {} if self.fitted is None else self.embedder.embed(assay, on_residues)
+        found, predictions = score_assay(
+            assay,
+            rows,
+            self.representations,
+            self.scoring(assay),
+            with_one_hot=ONE_HOT in self.names,
+            on_fit=on_fit,
+        )
+        refitted = self._score_refits(assay, rows)
+        predictions.save(folder)
+        write_frame(refitted, refit_path)
+        results = pd.DataFrame(found)
+        write_frame(results, path)  # last: it says that the assay is done
+        return Scored(results, refitted)
+
+    def predictions(self) -> Predictions:
+        """Of the assays that are scored."""
+        wanted, found = {assay.name for assay in self.assays}, Predictions()
+        kept = Predictions.load(self.folder / PREDICTIONS)
+        for key in kept:
+            if key.assay in wanted:
+                found.add(key, kept.truth(key.assay, key.scheme), kept[key])
+        return found
+
+    def _score_refits(self, assay: Assay, rows: dict[str, torch.Tensor]) -> pd.DataFrame:
+        """Ridge on the mean over residues, on the assay's first scheme."""
+        columns = ["assay", "kind", "share", "draw", "level", "width", "spearman"]
+        found = []
+        if self.refits:
+            scheme = self.schemes[assay.name][0]
+            parts = splits_of(assay, scheme, num_folds=self.config.num_folds, seed=self.config.seed)
+            held_out = torch.cat([part.test for part in parts]).numpy()
+            y = torch.from_numpy(assay.scores)
+            dims = self.levels
+            for refit in self.refits:
+                if isinstance(refit, Skipped):
+                    continue
+                map_ = affine_of(refit.head)
+                x = map_(rows["mean"][:, : map_.matrix.shape[0]])
+                path = ridge_path(x, y, parts, widths=list(dims.values()))
+                for (level, width), values in zip(dims.items(), path.predictions, strict=True):
+                    value = spearman(assay.scores[held_out], values.numpy()[held_out])
+                    found.append(
+                        (assay.name, refit.kind, refit.share, refit.draw, level, width, value)
+                    )
+        return pd.DataFrame(found, columns=columns)
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Parquet, whole or not at all."""
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def _about(assay: Assay) -> str:
+    said = f" of {len(assay.sequences[0]):,} residues"
+    if assay.depths is not None and (assay.depths > 1).any():
+        said += f", up to {int(assay.depths.max())} mutations"
+    if assay.reference is not None:
+        said += f" ({assay.reference.uniprot}, {assay.reference.selection})"
+    return said
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device is cpu, cuda or cuda:1, not {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={name}, but torch finds no GPU; use device=cpu")
+    return device
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _one_or_listed(value: Any) -> str | list[str]:
+    return value if isinstance(value, str) else list(value)

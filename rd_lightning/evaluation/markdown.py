@@ -1,0 +1,36 @@
+"""Tables in GitHub's Markdown, aligned so that they read as plain text too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+NONE = "-"
+"""In place of a number that is not there or not defined."""
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Lines of a table and an empty one; the first ``left`` columns start at the left.
+
+    A "|" within a cell is escaped, a line break becomes a space.
+    """
+    cells = [[one_line(cell).replace("|", r"\|") for cell in row] for row in (headings, *rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(headings))]
+    lines = []
+    for row in cells:
+        parts = (
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append(f"| {' | '.join(parts)} |")
+    rule = ("-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths))
+    return [lines[0], f"| {' | '.join(rule)} |", *lines[1:], ""]
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """Formatted; "-" for None, NaN and infinities."""
+    return NONE if value is None or not math.isfinite(value) else format(float(value), form)
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())

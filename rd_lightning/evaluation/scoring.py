@@ -1,0 +1,133 @@
+"""One assay scored: every representation, pooling, scheme and probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .assays import Assay
+from .embeddings import Pooling, pooled_columns
+from .folds import Split
+from .metrics import all_metrics, metrics_by_depth
+from .mlp import mlp_predictions
+from .neighbours import neighbour_predictions
+from .onehot import one_hot
+from .predictions import Key, Predictions
+from .representations import Representation
+from .ridge import ridge_path
+from .schemes import splits_of
+
+Probe = Literal["ridge", "mlp", "neighbours"]
+PROBES: tuple[Probe, ...] = get_args(Probe)
+ONE_HOT = "one_hot"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored, beside the representations."""
+
+    schemes: Sequence[str]
+    poolings: Sequence[Pooling] = ("mean",)
+    probes: Sequence[Probe] = ("ridge",)
+    num_folds: int = 5
+    seed: int = 0
+
+
+def num_fits(scoring: Scoring, representations: Sequence[Representation], one_hot: bool) -> int:
+    """Steps that :func:`score_assay` reports."""
+    kinds = len(representations) * len(scoring.poolings) + one_hot
+    return kinds * len(scoring.schemes) * len(scoring.probes)
+
+
+def score_assay(
+    assay: Assay,
+    rows: Mapping[str, Tensor],
+    representations: Sequence[Representation],
+    scoring: Scoring,
+    *,
+    with_one_hot: bool = False,
+    on_fit: Callable[[], None] = lambda: None,
+) -> tuple[list[dict[str, Any]], Predictions]:
+    """Metrics as rows (assay, scheme, representation, level, width, pooling, probe, metric,
+    value), and the held-out predictions of all levels.
+
+    Metrics are of the predictions of all folds together, as ProteinGym scores. Ridge is scored at
+    every width of a representation, the other probes at levels only. One-hot, which has no pooling,
+    stands under each of them.
+
+    Args:
+        rows: pooled embeddings by pooling, see :class:`VariantEmbedder`.
+        on_fit: called after each representation, scheme and probe.
+    """
+    found: list[dict[str, Any]] = []
+    predictions = Predictions()
+    y = torch.from_numpy(assay.scores)
+    by_scheme = {
+        scheme: splits_of(assay, scheme, num_folds=scoring.num_folds, seed=scoring.seed)
+        for scheme in scoring.schemes
+    }
+
+    def score(x: Tensor, name: str, widths: dict[int, str], step: int, poolings: Sequence[Pooling]):
+        for scheme, parts in by_scheme.items():
+            held_out = torch.cat([part.test for part in parts]).sort().values.numpy()
+            for probe in scoring.probes:
+                fitted = predict(probe, x, y, parts, widths, step=step, seed=scoring.seed)
+                for width, values in fitted.items():
+                    metrics = _metrics(assay, held_out, values.numpy())
+                    for pooling in poolings:
+                        key = Key(assay.name, scheme, pooling, probe, name, widths[width])
+                        if widths[width] or name == ONE_HOT:
+                            predictions.add(key, assay.scores[held_out], values.numpy()[held_out])
+                        found.extend(
+                            {**key._asdict(), "width": width, "metric": metric, "value": value}
+                            for metric, value in metrics.items()
+                        )
+                on_fit()
+
+    for pooling in scoring.poolings:
+        step = 2 if pooling == "both" else 1
+        for representation in representations:
+            known = representation.map.matrix.shape[0]
+            x = pooled_columns(
+                {name: h[:, :known] for name, h in rows.items()}, pooling, representation.map
+            )
+            score(x, representation.name, representation.widths, step, (pooling,))
+    if with_one_hot:
+        x = one_hot(assay.sequences)
+        score(x, ONE_HOT, {x.shape[1]: ""}, 1, scoring.poolings)
+    return found, predictions
+
+
+def predict(
+    probe: Probe,
+    x: Tensor,
+    y: Tensor,
+    splits: Sequence[Split],
+    widths: Mapping[int, str],
+    *,
+    step: int = 1,
+    seed: int = 0,
+) -> dict[int, Tensor]:
+    """Held-out predictions by width, from the first ``step * width`` columns of x."""
+    if probe == "ridge":
+        path = ridge_path(x, y, splits, widths=[step * w for w in widths])
+        return dict(zip(widths, path.predictions.unbind(), strict=True))
+    levels = [w for w, level in widths.items() if level or len(widths) == 1]
+    if probe == "mlp":
+        return {w: mlp_predictions(x[:, : step * w], y, splits, seed=seed) for w in levels}
+    return {w: neighbour_predictions(x[:, : step * w], y, splits).predictions for w in levels}
+
+
+def _metrics(assay: Assay, rows: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    truth, guess = assay.scores[rows], predictions[rows]
+    bins = None if assay.bins is None else assay.bins[rows]
+    found = all_metrics(truth, guess, bins)
+    if assay.depths is not None and len(np.unique(assay.depths[rows])) > 1:
+        by_depth = metrics_by_depth(truth, guess, assay.depths[rows])
+        found |= {f"spearman@{depth}": m["spearman"] for depth, m in by_depth.items()}
+    return found

@@ -1,0 +1,258 @@
+"""rd-evaluate as a user types it: what it writes, what it goes on from, what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rd_lightning import RDHead, RDModel
+from rd_lightning.evaluate import main
+from rd_lightning.evaluation import job as job_module
+from rd_lightning.evaluation.assays import read_assay
+from rd_lightning.evaluation.metrics import spearman
+from rd_lightning.evaluation.ridge import ridge_path
+from rd_lightning.evaluation.schemes import splits_of
+from rd_lightning.families import sample_fasta
+
+from .conftest import clean_environment
+
+LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+WILD = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRV"
+HYDROPHOBIC = set("AVILMFWC")
+
+
+def write_assay(path: Path, seed: int, *, depth: int = 1, number: int = 90) -> Path:
+    """Hydrophobic residues help, with noise; each variant once."""
+    drawn = np.random.default_rng(seed)
+    rows: dict[str, tuple[str, float]] = {}
+    while len(rows) < number:
+        places = np.sort(drawn.choice(len(WILD), int(drawn.integers(1, depth + 1)), replace=False))
+        letters, words, score = list(WILD), [], 0.0
+        for place in places.tolist():
+            new = str(drawn.choice([c for c in LETTERS if c != WILD[place]]))
+            words.append(f"{WILD[place]}{place + 1}{new}")
+            letters[place] = new
+            score += (new in HYDROPHOBIC) - (WILD[place] in HYDROPHOBIC)
+        rows[":".join(words)] = ("".join(letters), score + 0.3 * float(drawn.standard_normal()))
+    table = pd.DataFrame(
+        [(m, s, y, int(y > 0)) for m, (s, y) in rows.items()],
+        columns=["mutant", "mutated_sequence", "DMS_score", "DMS_score_bin"],
+    )
+    table.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A fit of the bundled family in groups, and three assays."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    (folder / "assays").mkdir()
+    write_assay(folder / "assays" / "P1.csv", 0)
+    write_assay(folder / "assays" / "P2.csv", 1)
+    write_assay(folder / "assays" / "P3.csv", 2, depth=2)
+    lines = sample_fasta().read_text().split(">")[1:61]
+    (folder / "x.fasta").write_text("".join(f">{record}" for record in lines))
+    command = [sys.executable, "-m", "rd_lightning.fit", "target=200K", "data.fasta=x.fasta"]
+    done = subprocess.run(
+        [*command, "data.heldout=0.2", "data.num_groups=6", "out=fit"],
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def inside(folder, monkeypatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    return folder
+
+
+def run_here(*overrides: str) -> None:
+    sys.argv = ["rd-evaluate", *overrides]
+    main()
+
+
+def refused(capsys, *overrides: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        run_here(*overrides)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.count("error:") == 1 and "Traceback" not in error
+    return " ".join(error.split())
+
+
+FULL = (
+    "fit=fit",
+    "assays=assays",
+    "pooling=[mean,mutated]",
+    "probes=[ridge,neighbours]",
+    "advise=true",
+    "training_set.enabled=true",
+    "training_set.num_draws=2",
+    "training_set.num_resamples=3",
+    "nonlinear.features=16",
+    "nonlinear.fasta=x.fasta",
+    "num_resamples=50",
+)
+
+
+def test_everything_at_once(inside, capsys):
+    run_here(*FULL, "out=full")
+    said = capsys.readouterr().out
+    for part in ("90 variants of 40 residues", "up to 2 mutations", "multiples, depth", "enough"):
+        assert part in said, part
+    results = pd.read_parquet("full/results.parquet")
+    columns = ["assay", "scheme", "representation", "level", "width", "pooling", "probe"]
+    assert set(results.columns) == {*columns, "metric", "value"}
+    assert not results.duplicated([*columns, "metric"]).any()
+    assert set(results.assay) == {"P1", "P2", "P3"}
+    assert set(results.representation) == {
+        *("raw", "rd", "pca", "pca_std", "pca_chained", "pca_chained_std", "raw_concat"),
+        *("fusion", "random_residual", "one_hot", "rd_nonlinear"),
+    }
+    assert {"spearman@1", "spearman@2"} <= set(results.metric)
+    assert np.isfinite(results[results.metric == "spearman"].value).all()
+    training = pd.read_parquet("full/training_set.parquet")
+    whole = training[(training.kind == "subset") & (training.share == 1.0)]
+    assert whole.median_angle_degrees.max() < 1e-4
+    assert np.isfinite(training.spearman.dropna()).all() and training.spearman.notna().any()
+    linearity = pd.read_parquet("full/linearity.parquet")
+    assert linearity.measured_on.tolist() == ["heldout"]
+    summary = Path("full/summary.md").read_text()
+    for part in ("## Contrasts", "width.png", "scaling.png", "angles.png", "rd 200K"):
+        assert part in summary, part
+    assert "nan" not in summary
+    for name in ("width.png", "scaling.png", "angles.png"):
+        assert Path("full", name).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_rows_are_what_a_user_computes_by_hand(inside):
+    """rd at 200K, mean pooled, from RDModel; ridge on the same folds."""
+    if not Path("full/results.parquet").exists():
+        run_here(*FULL, "out=full")
+    results = pd.read_parquet("full/results.parquet")
+    assay = read_assay("assays/P1.csv")
+    x = RDModel.from_pretrained("fit/head").embed(assay.sequences, pooling="mean").double()
+    head = RDHead.from_pretrained("fit/head")
+    y = torch.from_numpy(assay.scores)
+    for scheme in ("random", "modulo", "contiguous"):
+        path = ridge_path(x, y, splits_of(assay, scheme), widths=list(head.dims))
+        for width, values in zip(head.dims, path.predictions, strict=True):
+            about = {"assay": "P1", "representation": "rd", "pooling": "mean", "probe": "ridge"}
+            about |= {"metric": "spearman", "scheme": scheme, "width": width}
+            row = results[(results[list(about)] == pd.Series(about)).all(axis=1)]
+            # Float32 embeddings by two ways: a tie of ranks may fall otherwise.
+            assert row.value.item() == pytest.approx(
+                spearman(assay.scores, values.numpy()), abs=2e-3
+            )
+
+
+def test_it_goes_on_where_it_was_cut_short(inside, capsys, monkeypatch):
+    options = ("fit=fit", "assays=assays", "representations=[raw,rd]", "num_resamples=50")
+    run_here(*options, "out=whole")
+    score, seen = job_module.score_assay, []
+
+    def cut_short(assay, *rest, **options):
+        if assay.name == "P3":
+            raise KeyboardInterrupt
+        seen.append(assay.name)
+        return score(assay, *rest, **options)
+
+    monkeypatch.setattr(job_module, "score_assay", cut_short)
+    with pytest.raises(SystemExit):
+        run_here(*options, "out=cut")
+    assert not Path("cut/results.parquet").exists()
+    monkeypatch.setattr(job_module, "score_assay", score)
+    monkeypatch.setattr(job_module.VariantEmbedder, "_computed", None)  # all is in the cache
+    run_here(*options, "out=cut")
+    assert f"going on in {inside / 'cut'}" in capsys.readouterr().out
+    assert seen == ["P1", "P2"]
+    one, two = (pd.read_parquet(f"{out}/results.parquet") for out in ("whole", "cut"))
+    pd.testing.assert_frame_equal(one, two)
+    assert Path("whole/summary.md").read_text() == Path("cut/summary.md").read_text()
+
+
+def test_other_settings_need_another_folder(inside, capsys):
+    base = ("assays=assays/P1.csv", "representations=[one_hot]", "num_resamples=10", "out=again")
+    run_here(*base)
+    run_here(*base)
+    error = refused(capsys, *base, "seed=3")
+    assert "/again is of a run with other settings (settings.seed: " in error
+    assert json.loads(Path("again/run.json").read_text())["settings"]["seed"] == 0
+
+
+def test_one_hot_needs_no_model(inside, capsys):
+    run_here("assays=assays/P1.csv", "representations=[one_hot]", "out=hot", "num_resamples=10")
+    table = pd.read_parquet("hot/results.parquet")
+    random = table[(table.metric == "spearman") & (table.scheme == "random")]
+    assert random.value.item() > 0.5
+    assert not Path("hot/width.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((), "assays is missing; name a CSV file or a folder"),
+        (("assays=assays",), "fit is missing; name the folder that rd-fit wrote"),
+        (("assays=assays", "fit=nowhere"), "nowhere: no moments.safetensors there"),
+        (("assays=nowhere.csv", "fit=fit"), "nowhere.csv: no such file"),
+        (("assays=assays", "fit=fit", "probes=[lasso]"), "probes is ridge, mlp or neighbours"),
+        (("assays=assays", "fit=fit", "pooling=max"), "pooling is mean, mutated or both"),
+        (("assays=assays", "fit=fit", "representations=[x]"), "representations is raw, rd, "),
+        (("assays=assays", "fit=fit", "schemes=rnd"), "schemes is random, modulo"),
+        (("assays=assays", "fit=fit", "max_residues=30"), "P1: 40 residues, but max_residues=30"),
+        (("assays=assays", "fit=fit", "device=gpu0"), "device is cpu, cuda or cuda:1"),
+        (("assays=assays", "fit=fit", "num_folds=1"), "num_folds is a whole number of at least 2"),
+        (("assays=assays", "fit=fit", "nonlinear.features=8"), "not the sequences of the fit"),
+        (("assays=assays", "fit=fit", "asays=x"), "did you mean assays"),
+        (("assays=assays", "fit=fit", "widths=[0,5]"), "widths are from 1 to 64"),
+        (("assays=assays", "fit=fit", "columns.score=fitness"), "no column fitness"),
+    ],
+)
+def test_bad_settings_are_one_line(inside, capsys, overrides, words):
+    assert words in refused(capsys, *overrides, "out=bad")
+    assert not Path("bad/results.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.assign(DMS_score=1.0), "DMS_score is 1 in all 90 rows; nothing can be learnt"),
+        (lambda t: t.assign(mutant="A1P"), "line 2, mutant A1P: "),
+        (lambda t: t.drop(columns="DMS_score"), "no column DMS_score"),
+        (
+            lambda t: t.assign(fold_random_5=[0] * 40 + [1] * 49 + [2]),
+            "fold 2 has one member; give it 2 or more",
+        ),
+    ],
+)
+def test_bad_assays_are_one_line(inside, capsys, change, words):
+    change(pd.read_csv("assays/P1.csv")).to_csv("broken.csv", index=False)
+    assert words in refused(capsys, "fit=fit", "assays=broken.csv", "out=bad")
+
+
+def test_a_fit_without_groups_cannot_be_resampled(inside, capsys):
+    state = job_module.read_fit("fit").state
+    state.groups = [state.total]
+    Path("one").mkdir(exist_ok=True)
+    state.save("one/moments.safetensors")
+    RDHead.from_pretrained("fit/head").save_pretrained("one/head")
+    options = ("fit=one", "assays=assays/P1.csv", "representations=[rd]", "out=bad")
+    error = refused(capsys, *options, "training_set.enabled=true")
+    assert "data.num_groups" in error
+
+
+def test_without_its_packages_it_says_which(inside, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    error = refused(capsys, "assays=assays", "fit=fit", "out=bad")
+    assert 'pip install "rd-lightning[evaluate]" (sklearn is missing)' in error
