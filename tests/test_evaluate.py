@@ -256,3 +256,22 @@ def test_without_its_packages_it_says_which(inside, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     error = refused(capsys, "assays=assays", "fit=fit", "out=bad")
     assert 'pip install "rd-lightning[evaluate]" (sklearn is missing)' in error
+
+
+def test_a_head_of_another_fit(inside, capsys):
+    Path("mixed").mkdir(exist_ok=True)
+    job_module.read_fit("fit").state.save("mixed/moments.safetensors")
+    RDHead.from_pretrained("fit/head").truncate("50K").save_pretrained("mixed/head")
+    error = refused(capsys, "fit=mixed", "assays=assays", "out=bad")
+    assert "mixed: the moments are of ['50K', '200K'] [32, 64], the head of ['50K'] [32]" in error
+
+
+def test_one_mutation_that_is_not_the_wild_types(inside, capsys):
+    """Two rows that imply different wild types: the odd one is named."""
+    table = pd.read_csv("assays/P1.csv")
+    place = 9
+    odd = WILD[:place] + "P" + WILD[place + 1 :]
+    table.loc[3, ["mutant", "mutated_sequence"]] = [f"Y{place + 1}P", odd]
+    table.to_csv("broken.csv", index=False)
+    error = refused(capsys, "fit=fit", "assays=broken.csv", "out=bad")
+    assert f"line 5, mutant Y{place + 1}P: it makes position {place + 1} of the wild type Y" in error
