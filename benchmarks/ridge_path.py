@@ -19,8 +19,8 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from rd_lightning.evaluation.folds import Split, random_folds, splits
-from rd_lightning.evaluation.ridge import DEFAULT_PENALTIES, RidgePath, ridge_path
+from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
+from rd_lightning.evaluation.probes.ridge import DEFAULT_PENALTIES, RidgePath, ridge_path
 
 from .timing import machine, paired
 

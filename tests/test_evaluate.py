@@ -13,10 +13,10 @@ import torch
 from rd_lightning import RDHead, RDModel
 from rd_lightning.evaluate import main
 from rd_lightning.evaluation import job as job_module
-from rd_lightning.evaluation.assays import read_assay
-from rd_lightning.evaluation.metrics import spearman
-from rd_lightning.evaluation.ridge import ridge_path
-from rd_lightning.evaluation.schemes import splits_of
+from rd_lightning.evaluation.assays.assay import read_assay
+from rd_lightning.evaluation.assays.schemes import splits_of
+from rd_lightning.evaluation.probes.ridge import ridge_path
+from rd_lightning.evaluation.report.metrics import spearman
 from rd_lightning.families import sample_fasta
 
 from .conftest import clean_environment
@@ -274,4 +274,6 @@ def test_one_mutation_that_is_not_the_wild_types(inside, capsys):
     table.loc[3, ["mutant", "mutated_sequence"]] = [f"Y{place + 1}P", odd]
     table.to_csv("broken.csv", index=False)
     error = refused(capsys, "fit=fit", "assays=broken.csv", "out=bad")
-    assert f"line 5, mutant Y{place + 1}P: it makes position {place + 1} of the wild type Y" in error
+    assert (
+        f"line 5, mutant Y{place + 1}P: it makes position {place + 1} of the wild type Y" in error
+    )

@@ -23,18 +23,18 @@ from ..inference.streams import default_tokens
 from ..nested import family_of
 from ..state import differences
 from ..storage import atomic_path, write_json
-from .assays import Assay, read_assays
-from .embeddings import POOLINGS, VariantEmbedder, check_length
-from .fitted import Fitted, read_fit
-from .maps import affine_of
-from .metrics import spearman
-from .nonlinear_run import Nonlinear
-from .predictions import Predictions
-from .representations import BUILDERS, Representation, build
-from .ridge import ridge_path
-from .schemes import schemes_of, splits_of
+from .assays.assay import Assay, read_assays
+from .assays.schemes import schemes_of, splits_of
+from .nonlinear.run import Nonlinear
+from .probes.ridge import ridge_path
+from .report.metrics import spearman
+from .report.predictions import Predictions
+from .representations.builders import BUILDERS, Representation, build
+from .representations.embeddings import POOLINGS, VariantEmbedder, check_length
+from .representations.fitted import Fitted, read_fit
+from .representations.maps import affine_of
+from .representations.training_set import Refit, Skipped, refits
 from .scoring import ONE_HOT, PROBES, Scoring, num_fits, score_assay
-from .training_set import Refit, Skipped, refits
 
 MANIFEST, PARTS, PREDICTIONS = "run.json", "parts", "predictions"
 EMBEDDINGS, NONLINEAR = "embeddings", "nonlinear"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from .advice import Advice, advise
-from .contrasts import consistency, contrasts
 from .job import EvaluateJob, Scored, write_frame
-from .pictures import save_angles_picture, save_scaling_picture, save_width_picture
-from .predictions import Predictions
-from .summary import write_summary
-from .training_set import summarise
+from .report.advice import Advice, advise
+from .report.contrasts import consistency, contrasts
+from .report.pictures import save_angles_picture, save_scaling_picture, save_width_picture
+from .report.predictions import Predictions
+from .report.summary import write_summary
+from .representations.training_set import summarise
 
 RESULTS, CONTRASTS, SUMMARY = "results.parquet", "contrasts.parquet", "summary.md"
 TRAINING, LINEARITY = "training_set.parquet", "linearity.parquet"

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .assays import Assay
-from .embeddings import Pooling, pooled_columns
-from .folds import Split
-from .metrics import all_metrics, metrics_by_depth
-from .mlp import mlp_predictions
-from .neighbours import neighbour_predictions
-from .onehot import one_hot
-from .predictions import Key, Predictions
-from .representations import Representation
-from .ridge import ridge_path
-from .schemes import splits_of
+from .assays.assay import Assay
+from .assays.folds import Split
+from .assays.schemes import splits_of
+from .probes.mlp import mlp_predictions
+from .probes.neighbours import neighbour_predictions
+from .probes.one_hot import one_hot
+from .probes.ridge import ridge_path
+from .report.metrics import all_metrics, metrics_by_depth
+from .report.predictions import Key, Predictions
+from .representations.builders import Representation
+from .representations.embeddings import Pooling, pooled_columns
 
 Probe = Literal["ridge", "mlp", "neighbours"]
 PROBES: tuple[Probe, ...] = get_args(Probe)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rd_lightning.evaluation.folds import Split, random_folds, splits
+from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
 from tests.conftest import SHARED
 
 PROTEINGYM = SHARED / "proteingym"

@@ -9,9 +9,9 @@ import torch
 from scipy.stats import spearmanr
 
 from rd_lightning import JointMoments, fit_chain
-from rd_lightning.evaluation.assays import Assay
-from rd_lightning.evaluation.representations import Family, build
-from rd_lightning.evaluation.schemes import splits_of
+from rd_lightning.evaluation.assays.assay import Assay
+from rd_lightning.evaluation.assays.schemes import splits_of
+from rd_lightning.evaluation.representations.builders import Family, build
 from rd_lightning.evaluation.scoring import Scoring, num_fits, predict, score_assay
 
 from ..conftest import SEEDS, family_rows

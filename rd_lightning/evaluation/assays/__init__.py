@@ -1,0 +1,1 @@
+"""Assays: variants with measured scores, and which of them are held out together."""

@@ -1,0 +1,1 @@
+"""A nonlinear mapping in place of the linear one: random features in the moments."""

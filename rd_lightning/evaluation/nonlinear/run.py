@@ -1,0 +1,102 @@
+"""The nonlinear mapping of an evaluation: features, one pass over the sequences, a solution."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ...errors import InputError
+from ...families import sample_fasta
+from ...moments import JointMoments
+from ...plan import BatchPlan, PlanSettings
+from ...store import SequenceStore
+from ..representations.builders import Representation
+from ..representations.fitted import Fitted
+from .feature_pass import feature_moments
+from .features import RandomFeatures
+from .fit import NonlinearFit, fit_nonlinear
+
+NAME = "rd_nonlinear"
+
+
+class Nonlinear(NamedTuple):
+    """Random features and what was fitted with them."""
+
+    features: RandomFeatures
+    fit: NonlinearFit
+    identity: dict[str, Any]
+    """What the features depend on."""
+
+    @property
+    def representations(self) -> list[Representation]:
+        return [
+            Representation(NAME, map_, {map_.width: level}) for level, map_ in self.fit.maps.items()
+        ]
+
+    @classmethod
+    def make(
+        cls,
+        fitted: Fitted,
+        backbones: nn.ModuleDict,
+        fasta: str | os.PathLike | None,
+        *,
+        num_features: int,
+        bandwidth: float,
+        seed: int,
+        folder: Path,
+    ) -> Nonlinear:
+        """One pass over the sequences of the fit, unless its moments are in ``folder`` already.
+
+        Args:
+            fasta: of the fit; None is the family's bundled sample.
+
+        Raises:
+            InputError: the file is not what the head was fitted on.
+        """
+        total = fitted.state.total
+        features = RandomFeatures(
+            fitted.head, total, num_features=num_features, bandwidth=bandwidth, seed=seed
+        )
+        identity = {
+            "head": fitted.head.digest(),
+            "num_features": num_features,
+            "bandwidth": bandwidth,
+            "seed": seed,
+        }
+        digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
+        paths = [folder / f"{digest}.{part}.safetensors" for part in ("fit", "heldout")]
+        if all(path.exists() for path in paths):
+            moments, heldout = map(JointMoments.load, paths)
+        else:
+            device = next(backbones.parameters()).device
+            path = sample_fasta() if fasta is None else fasta
+            settings = _settings(fitted, path)
+            moments, heldout = feature_moments(
+                features, backbones, path, settings, device=device, on_invalid="skip"
+            )
+            for made, place in zip((moments, heldout), paths, strict=True):
+                made.to("cpu").save(place)
+        known = heldout if heldout.num_rows > 1 else None
+        fit = fit_nonlinear(moments.to("cpu"), fitted.head, num_features, heldout=known)
+        return cls(features, fit, identity)
+
+
+def _settings(fitted: Fitted, fasta: str | os.PathLike) -> PlanSettings:
+    """Of the fit, so that the same sequences are held out."""
+    parts = fitted.state.parts
+    if not parts or len({part.plan for part in parts}) > 1:
+        raise InputError(
+            "nonlinear.features needs a fit of one FASTA file; this one is of several, or of none"
+        )
+    settings = PlanSettings(**parts[0].settings)
+    with SequenceStore.scan(fasta, on_invalid="skip") as store:
+        if BatchPlan(store, settings).digest() != parts[0].plan:
+            raise InputError(
+                f"{fasta}: not the sequences of the fit; name its FASTA file: nonlinear.fasta=..."
+            )
+    return settings

@@ -1,0 +1,1 @@
+"""What is trained on embeddings of variants: ridge, a network, neighbours."""

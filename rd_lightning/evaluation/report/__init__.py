@@ -1,0 +1,1 @@
+"""Metrics, differences with their intervals and tests, tables and pictures."""

@@ -1,0 +1,239 @@
+"""summary.md: the tables of an evaluation, in Markdown that also reads as plain text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+from ...storage import atomic_path
+from .advice import Advice
+from .contrasts import EQUAL_WIDTH
+from .markdown import NONE, number, one_line, table
+from .metrics import METRICS
+from .predictions import Setting, Side
+
+TITLE = "Reverse distillation on deep mutational scans"
+MOST_ASSAYS = 12
+"""Assays that have a column each; of more, only the mean and the range are shown."""
+_ORDER = ("raw", "rd", *EQUAL_WIDTH[1:], "raw_concat")
+_DEPTH = "spearman@"
+_Show = Callable[[pd.DataFrame], list[str]]
+_CONTRASTS = (
+    "A positive difference favours ours. Its 95% interval is over variants of these assays; it "
+    "does not speak of other assays. The p values are two-sided, over assays: exact sign test, the "
+    "same adjusted for all pairs of its table (Holm), Wilcoxon's signed ranks. Fewer than six "
+    "assays cannot give a sign test's p below 0.05."
+)
+
+
+def write_summary(
+    path: str | os.PathLike,
+    results: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    consistency: pd.DataFrame,
+    *,
+    levels: Sequence[str],
+    facts: Mapping[str, str],
+    notes: Sequence[str] = (),
+    advice: Advice | None = None,
+    training: pd.DataFrame | None = None,
+    linearity: pd.DataFrame | None = None,
+    pictures: Sequence[str] = (),
+) -> None:
+    """Write the tables, atomically; what was not computed, or is not defined, is shown as "-".
+
+    Args:
+        results: a row for each assay, scheme, pooling, probe, representation, level, width and
+            metric, with its value.
+        contrasts: see :func:`rd_lightning.evaluation.report.contrasts.contrasts`.
+        consistency: see :func:`rd_lightning.evaluation.report.contrasts.consistency`.
+        levels: the members' names, ascending.
+        training: a row for each refit and stage: kind, share, draw, num_residues, stage,
+            median_angle_degrees, largest_angle_degrees, r2_heldout and, if known, spearman.
+        linearity: a row for each stage: source, target, r2_linear, r2_nonlinear.
+        pictures: absolute, or relative to the folder of ``path``.
+    """
+    depths = sorted(m for m in results["metric"].unique() if m.startswith(_DEPTH))
+    others = [m for m in METRICS[1:] if m in set(results["metric"])]
+    lines = [f"# {TITLE}", ""]
+    if advice is not None:
+        lines += [f"**{one_line(advice.sentence)}**", ""]
+    if facts:
+        lines += table(["", "this run"], list(facts.items()), left=2)
+    if notes:
+        lines += [*(f"- {one_line(note)}" for note in notes), ""]
+    for name in pictures:
+        lines += [_picture(name, Path(path).resolve().parent), ""]
+
+    def section(title: str, frame: pd.DataFrame | None, show: _Show, said: str = "") -> None:
+        parts = [] if frame is None or frame.empty else _by_setting(frame, show)
+        if parts:
+            lines.extend([f"## {title}", "", *([said, ""] if said else []), *parts])
+
+    section("Spearman", results, lambda part: _assays(part, levels), "Of held-out predictions.")
+    section("Other metrics", results, lambda p: _means(p, others, levels), "Means over n assays.")
+    section("Contrasts", contrasts, _contrasts, _CONTRASTS)
+    said = "In how many assays the larger level has the higher Spearman; share: 95% interval."
+    section("Scaling consistency", consistency, _consistency, said)
+    said = "Spearman within variants of so many mutations, means over n assays."
+    section("By number of mutations", results, lambda p: _means(p, depths, levels), said)
+    said = (
+        "Mean ± standard deviation over refits; angles, in degrees, between the directions that a "
+        "refit and the fit itself add."
+    )
+    section("Training set", training, _training, said)
+    said = "R2 of each stage's regression on held-out residues."
+    section("Linearity", linearity, _linearity, said)
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _by_setting(frame: pd.DataFrame, show: _Show) -> list[str]:
+    """A table for each scheme, pooling and probe, under their names; one where it has none."""
+    columns = list(Setting._fields)
+    if not set(columns) <= set(frame.columns):
+        return show(frame)
+    lines = []
+    for setting, part in frame.groupby(columns, sort=False):
+        name = ", ".join(filter(None, Setting(*setting)))  # pyright: ignore[reportGeneralTypeIssues]
+        found = show(part)
+        lines += [f"### {name}", "", *found] if found else []
+    return lines
+
+
+def _sides(part: pd.DataFrame, levels: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Rows by what is scored, "rd 35M (480)": level by level, what needs no model last."""
+    order = list(levels)
+    named = part.loc[(part["level"] != "") | ~part["representation"].isin(_ORDER)]
+    found = {}
+    for key, own in named.groupby(["representation", "level"], sort=False):
+        side = Side(*key)  # pyright: ignore[reportGeneralTypeIssues]
+        place = (
+            order.index(side.level) if side.level in order else len(order),
+            _ORDER.index(side.representation) if side.representation in _ORDER else len(_ORDER),
+        )
+        widths = own["width"].unique()
+        found[place, f"{side} ({widths[0]:,})" if len(widths) == 1 else str(side)] = own
+    return {name: found[place, name] for place, name in sorted(found)}
+
+
+def _assays(part: pd.DataFrame, levels: Sequence[str]) -> list[str]:
+    """Spearman, a column an assay and the mean; of many assays the mean and the range."""
+    part = part.loc[part["metric"] == "spearman"]
+    assays = part["assay"].unique().tolist()
+    few = len(assays) <= MOST_ASSAYS
+    rows = []
+    for name, own in _sides(part, levels).items():
+        values = own.set_index("assay")["value"].reindex(assays).to_numpy(dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        ends = (finite.min(), finite.max()) if len(finite) else (None, None)
+        cells = [number(v) for v in (values if few else ends)]
+        rows.append([name, *cells, _mean(values)])
+    if few:
+        return table(["representation", *assays, "mean"], rows)
+    said = f"{len(assays)} assays; the values of each are in the table of results."
+    return [said, "", *table(["representation", "lowest", "highest", "mean"], rows)]
+
+
+def _means(part: pd.DataFrame, metrics: Sequence[str], levels: Sequence[str]) -> list[str]:
+    """A column a metric that is there, under the number n of assays that have it."""
+    there = {m: part.loc[part["metric"] == m] for m in metrics if (part["metric"] == m).any()}
+    if not there:
+        return []
+    assays = {metric: own["assay"].unique().tolist() for metric, own in there.items()}
+    rows: dict[str, list[str]] = {}
+    for name, own in _sides(part, levels).items():
+        values = own.pivot(index="assay", columns="metric", values="value")
+        rows[name] = [
+            _mean(values[m].reindex(assays[m]).to_numpy(dtype=np.float64)) if m in values else NONE
+            for m in there
+        ]
+    headings = [f"{m.removeprefix(_DEPTH)} (n={len(assays[m])})" for m in there]
+    return table(["representation", *headings], [[name, *row] for name, row in rows.items()])
+
+
+def _contrasts(part: pd.DataFrame) -> list[str]:
+    rows = [
+        [
+            *(row["ours"], row["theirs"], str(row["num_assays"])),
+            number(row["difference"], "+.3f"),
+            f"{number(row['low'], '+.3f')} to {number(row['high'], '+.3f')}",
+            *(str(row[count]) for count in ("wins", "ties", "losses")),
+            *(number(row[p], ".3g") for p in ("sign_p", "sign_p_holm", "wilcoxon_p")),
+        ]
+        for row in part.to_dict("records")
+    ]
+    counts = ("wins", "ties", "losses", "sign p", "Holm p", "Wilcoxon p")
+    return table(["ours", "theirs", "assays", "difference", "95% interval", *counts], rows, left=2)
+
+
+def _consistency(part: pd.DataFrame) -> list[str]:
+    rows = [
+        [
+            *(row["representation"], row["step"], f"{row['count']} of {row['total']}"),
+            f"{number(row['low'], '.2f')} to {number(row['high'], '.2f')}",
+            row["left_out"] or "none",
+        ]
+        for row in part.to_dict("records")
+    ]
+    return table(["representation", "step", "higher", "share", "assays left out"], rows, left=2)
+
+
+def _training(frame: pd.DataFrame) -> list[str]:
+    measured = {
+        "median_angle_degrees": ("median angle", ".1f"),
+        "largest_angle_degrees": ("largest angle", ".1f"),
+        "r2_heldout": ("R2 held-out", ".3f"),
+        "spearman": ("Spearman", ".3f"),
+    }
+    shown = {column: how for column, how in measured.items() if column in frame}
+    rows = []
+    for key, own in frame.groupby(["kind", "share", "stage"], sort=False, dropna=False):
+        kind, share, stage = key  # pyright: ignore[reportGeneralTypeIssues]
+        spreads = [_spread(own[column], form) for column, (_, form) in shown.items()]
+        residues = number(own["num_residues"].mean(), ",.0f")
+        solved = int(own["median_angle_degrees"].notna().sum())
+        refits = str(solved) if solved == len(own) else f"{solved} of {len(own)}"
+        rows.append([kind, number(float(share), "g"), stage, refits, residues, *spreads])
+    names = [name for name, _ in shown.values()]
+    return table(["kind", "share", "stage", "refits", "residues", *names], rows, left=3)
+
+
+def _linearity(frame: pd.DataFrame) -> list[str]:
+    rows = [
+        [
+            *(row["source"], row["target"]),
+            *(number(row["r2_linear"]), number(row["r2_nonlinear"])),
+            number(row["r2_nonlinear"] - row["r2_linear"], "+.3f"),
+        ]
+        for row in frame.astype({"r2_linear": float, "r2_nonlinear": float}).to_dict("records")
+    ]
+    return table(["source", "target", "linear", "nonlinear", "gain"], rows, left=2)
+
+
+def _mean(values: np.ndarray) -> str:
+    """Over finite values; where some are not, of how many."""
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return NONE
+    some = f" ({len(finite)} of {len(values)})" if len(finite) < len(values) else ""
+    return f"{number(finite.mean())}{some}"
+
+
+def _spread(column: pd.Series, form: str) -> str:
+    values = column.to_numpy(dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return NONE
+    mean = number(finite.mean(), form)
+    return mean if len(finite) == 1 else f"{mean} ± {number(finite.std(ddof=1), form)}"
+
+
+def _picture(name: str, folder: Path) -> str:
+    place = os.path.relpath(name, folder) if os.path.isabs(name) else name
+    return f"![{Path(name).stem.replace('_', ' ')}]({quote(Path(place).as_posix())})"

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from rd_lightning.errors import InputError
+from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
+from rd_lightning.evaluation.probes.ridge import ridge_path
+from rd_lightning.evaluation.report.metrics import spearman
+from tests.conftest import SEEDS
+
+from ..conftest import planted
+
+PENALTIES = (1e-3, 0.1, 1.0, 30.0, 1e4)
+SIZES = [(120, 30, [5, 17, 30]), (40, 90, [10, 31, 33, 60, 90])]  # tall; wide, both solutions
+
+
+def scaled(x: np.ndarray, split: Split, width: int, standardize: bool) -> tuple:
+    scaler = StandardScaler(with_std=standardize).fit(x[split.train, :width])
+    return scaler.transform(x[split.train, :width]), scaler.transform(x[split.test, :width])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize(("rows", "columns", "widths"), SIZES)
+def test_every_prediction_equals_scikit_learns_ridge(seed, standardize, rows, columns, widths):
+    x, y, folds = planted(rows, columns, seed)
+    path = ridge_path(x, y, folds, widths=widths, penalties=PENALTIES, standardize=standardize)
+    for split in folds:
+        for i, width in enumerate(widths):
+            train, test = scaled(x.numpy(), split, width, standardize)
+            for j, penalty in enumerate(PENALTIES):
+                expected = Ridge(alpha=penalty).fit(train, y[split.train]).predict(test)
+                assert np.allclose(path.all_predictions[i, j, split.test], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("rows", "columns", "widths"), SIZES)
+def test_choice_and_errors_equal_ridgecvs(seed, rows, columns, widths):
+    x, y, folds = planted(rows, columns, seed, noise=2)
+    path = ridge_path(x, y, folds, widths=widths, penalties=PENALTIES)
+    for s, split in enumerate(folds):
+        for i, width in enumerate(widths):
+            train, test = scaled(x.numpy(), split, width, True)
+            model = RidgeCV(PENALTIES, store_cv_results=True).fit(train, y[split.train])
+            assert np.allclose(path.errors[i, :, s], model.cv_results_.mean(axis=0), rtol=1e-6)
+            assert PENALTIES[int(path.chosen[i, s])] == model.alpha_
+            assert np.allclose(path.predictions[i, split.test], model.predict(test), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_errors_equal_explicit_leaving_out(seed):
+    x, y, _ = planted(25, 6, seed)
+    split = Split("all", torch.arange(25), torch.arange(0))
+    path = ridge_path(x, y, [split], penalties=(0.5,), standardize=False)
+    left_out = [
+        (Ridge(alpha=0.5).fit(x[rest], y[rest]).predict(x[[row]])[0] - y[row].item()) ** 2
+        for row in range(25)
+        for rest in [[i for i in range(25) if i != row]]
+    ]
+    assert path.errors.item() == pytest.approx(np.mean(left_out), rel=1e-9)
+    assert path.predictions.isnan().all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("columns", [20, 150])
+def test_held_out_rows_touch_nothing(seed, columns):
+    """Scaling, penalty and coefficients are the training rows' alone, to the last bit."""
+    x, y, folds = planted(100, columns, seed)
+    split = folds[0]
+    other_x, other_y = x.clone(), y.clone()
+    other_x[split.test[1:]] = 1e6 * torch.randn(len(split.test) - 1, columns, dtype=x.dtype)
+    other_y[split.test] = -1e6
+    path = ridge_path(x, y, [split], widths=[5, columns])
+    other = ridge_path(other_x, other_y, [split], widths=[5, columns])
+    assert torch.equal(path.errors, other.errors)
+    assert torch.equal(path.chosen, other.chosen)
+    untouched = split.test[0]
+    assert torch.allclose(
+        path.all_predictions[:, :, untouched], other.all_predictions[:, :, untouched], rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_planted_signal_is_recovered_and_a_shuffled_one_is_not(seed):
+    x, y, folds = planted(2000, 40, seed)
+    found = ridge_path(x, y, folds).predictions[0].numpy()
+    assert spearman(y.numpy(), found) > 0.95
+    shuffled = y[torch.randperm(2000, generator=torch.Generator().manual_seed(seed))]
+    found = ridge_path(x, shuffled, folds).predictions[0].numpy()
+    assert abs(spearman(shuffled.numpy(), found)) < 0.1
+
+
+def test_columns_constant_in_training_carry_nothing():
+    x, y, folds = planted(60, 8, 0)
+    split = folds[0]
+    constant = torch.full((60, 1), 0.1, dtype=x.dtype)
+    constant[split.test] = 1e9
+    for standardize in (True, False):
+        alone = ridge_path(x, y, [split], standardize=standardize)
+        with_it = ridge_path(torch.cat([x, constant], 1), y, [split], standardize=standardize)
+        assert torch.allclose(alone.predictions, with_it.predictions, equal_nan=True)
+
+
+def test_columns_twice_as_wide_and_float32():
+    x, y, folds = planted(80, 10, 0)
+    path = ridge_path(torch.cat([x, x], 1).float(), y.float(), folds, penalties=(2.0,))
+    assert path.predictions.dtype == torch.float64
+    half = ridge_path(x.float(), y.float(), folds, penalties=(1.0,))
+    assert torch.allclose(path.predictions, half.predictions)
+
+
+def test_settings_that_cannot_be():
+    x, y, folds = planted(60, 8, 0)
+    for widths in ([], [0], [3, 3], [5, 4], [9]):
+        with pytest.raises(InputError, match="widths rise from 1 or more to at most 8"):
+            ridge_path(x, y, folds, widths=widths)
+    for penalties in ((), (0.0,), (1.0, float("inf")), (float("nan"),)):
+        with pytest.raises(InputError, match="penalties are numbers above 0"):
+            ridge_path(x, y, folds, penalties=penalties)
+    with pytest.raises(InputError, match="split 0: 2 training rows; ridge needs 3"):
+        ridge_path(x[:4], y[:4], splits(random_folds(4, 2)))
