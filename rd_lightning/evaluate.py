@@ -59,7 +59,7 @@ def _score(job: EvaluateJob) -> list[Scored]:
             if job.done(assay):
                 found.append(job.score(assay))
                 continue
-            name = assay.name if len(assay.name) <= 24 else f"{assay.name[:23]}…"
+            name = _short(assay.name)
             residues = job.embedder.num_residues(assay) if job.fitted is not None else 0
             embedding = progress.add_task(f"{name} embedding", total=residues, visible=residues > 0)
             fits = progress.add_task(f"{name} probes", total=job.num_fits(assay), unit="fits")
@@ -71,6 +71,11 @@ def _score(job: EvaluateJob) -> list[Scored]:
                 )
             )
     return found
+
+
+def _short(name: str) -> str:
+    """Both ends: ProteinGym's names differ in either."""
+    return name if len(name) <= 24 else f"{name[:10]}…{name[-13:]}"
 
 
 if __name__ == "__main__":

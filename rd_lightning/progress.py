@@ -18,7 +18,9 @@ from rich.text import Text
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed, unit = task.finished_speed or task.speed, task.fields.get("unit", "residues")
-        return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
+        if speed is None:
+            return Text("")
+        return Text(f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.1f} {unit}/s")
 
 
 def residue_progress(console: Console) -> Progress:

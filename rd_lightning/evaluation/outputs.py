@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
+from ..progress import residue_progress
 from .job import EvaluateJob, Scored, write_frame
 from .report.advice import Advice, advise
-from .report.contrasts import consistency, contrasts
+from .report.contrasts import consistency, contrasts, pairs
 from .report.pictures import save_angles_picture, save_scaling_picture, save_width_picture
 from .report.predictions import Predictions
 from .report.summary import write_summary
@@ -25,9 +27,16 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
     results = pd.concat([s.results for s in scored], ignore_index=True)
     write_frame(results, folder / RESULTS)
     levels, predictions = list(job.levels), job.predictions()
-    differences = contrasts(
-        predictions, levels, num_resamples=job.config.num_resamples, seed=job.config.seed
-    )
+    with residue_progress(Console(stderr=True)) as progress:
+        total = len(predictions.settings()) * len(pairs(levels))
+        task = progress.add_task("contrasts", total=total, unit="pairs", visible=total > 0)
+        differences = contrasts(
+            predictions,
+            levels,
+            num_resamples=job.config.num_resamples,
+            seed=job.config.seed,
+            on_pair=lambda: progress.advance(task),
+        )
     write_frame(differences, folder / CONTRASTS)
     training, linearity, pictures = _training(job, scored), _linearity(job), []
     if levels and "rd" in set(results["representation"]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -56,6 +56,7 @@ def contrasts(
     num_resamples: int = 2000,
     tie: float = 0.0,
     seed: int = 0,
+    on_pair: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     """A row for each of :func:`pairs` that has predictions, in each setting.
 
@@ -63,12 +64,16 @@ def contrasts(
     its 95% interval over variants (:func:`spearman_difference`); the counts and p are over assays
     (:func:`compare`). ``sign_p_holm`` is the exact sign test's p adjusted for all pairs of the same
     scheme, pooling and probe.
+
+    Args:
+        on_pair: called after each pair of each setting.
     """
     rows = []
     for setting in predictions.settings():
         first = len(rows)
         for ours, theirs in pairs(levels):
             _, assays = predictions.paired(ours, theirs, **setting._asdict())
+            on_pair()
             if not assays:
                 continue
             mean = spearman_difference(assays, num_resamples=num_resamples, seed=seed)
