@@ -35,9 +35,15 @@ def config_folder() -> Path:
 
 
 def run_command(
-    config_name: str, job: Callable[[DictConfig], None], arguments: Sequence[str] | None = None
+    config_name: str,
+    job: Callable[[DictConfig], None],
+    arguments: Sequence[str] | None = None,
+    *,
+    resumes: bool = False,
 ) -> None:
     """Run a job under Hydra with the command line's overrides, or ``arguments`` in their place.
+
+    ``resumes``: the same command goes on where it was interrupted, which a user is then told.
 
     Bad input (:class:`InputError`) is one line on the standard error and exit status 1. An output
     folder that the job left empty is removed.
@@ -64,7 +70,7 @@ def run_command(
         except KeyboardInterrupt:
             _remove_if_empty(folder)
             if is_main_process():
-                _say("interrupted; what is saved stays, and the same command goes on from there")
+                _say("interrupted" + ("; the same command goes on from there" if resumes else ""))
             sys.exit(EXIT_INTERRUPTED)
 
     # Hydra names the job after the function.

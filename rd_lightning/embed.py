@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    run_command("embed", embed)
+    run_command("embed", embed, resumes=True)
 
 
 def embed(config: DictConfig) -> None:

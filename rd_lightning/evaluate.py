@@ -17,7 +17,7 @@ EXTRA = 'rd-evaluate needs more packages: pip install "rd-lightning[evaluate]"'
 
 
 def main() -> None:
-    run_command("evaluate", evaluate)
+    run_command("evaluate", evaluate, resumes=True)
 
 
 def evaluate(config: DictConfig) -> None:

@@ -176,7 +176,7 @@ def test_interrupted_it_says_so_and_goes_on(inside, argv, capsys, monkeypatch):
         run_here("fasta=x.fasta", "out=interrupted.h5")
     assert stopped.value.code == 130
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == "interrupted; what is saved stays, and the same command goes on from there"
+    assert said[-1] == "interrupted; the same command goes on from there"
     assert not (inside / "interrupted.h5").exists()
     run_here("fasta=x.fasta", "out=interrupted.h5")
     assert "going on from an earlier run" in capsys.readouterr().out
