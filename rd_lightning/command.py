@@ -103,8 +103,12 @@ def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
     does not exist; else None."""
     overrides = [a for a in arguments if "=" in a and not a.startswith(_FOREIGN)]
     folder = config_folder()
+    defaults = OmegaConf.load(folder / f"{config_name}.yaml").get("defaults", [])
     groups = {
-        p.name: sorted(f.stem for f in p.glob("*.yaml")) for p in folder.iterdir() if p.is_dir()
+        name: sorted(f.stem for f in (folder / name).glob("*.yaml"))
+        for entry in defaults
+        for name in (map(str, entry) if isinstance(entry, DictConfig) else ())
+        if (folder / name).is_dir()
     }
     chosen = {}
     for key, value in (a.split("=", 1) for a in overrides):
