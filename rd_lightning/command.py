@@ -103,7 +103,8 @@ def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
     does not exist; else None."""
     overrides = [a for a in arguments if "=" in a and not a.startswith(_FOREIGN)]
     folder = config_folder()
-    defaults = OmegaConf.load(folder / f"{config_name}.yaml").get("defaults", [])
+    written = OmegaConf.load(folder / f"{config_name}.yaml")
+    defaults = written["defaults"] if isinstance(written, DictConfig) else []
     groups = {
         name: sorted(f.stem for f in (folder / name).glob("*.yaml"))
         for entry in defaults
