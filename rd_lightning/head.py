@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .card import model_card
 from .errors import InputError
+from .hub import CARD_FILE, PushToHub, local_folder
 from .official import read_official
 from .report import FitReport
 from .storage import read_tensors, write_json, write_tensors
@@ -38,7 +40,7 @@ class Block(NamedTuple):
         return Block(*(tensor.to(dtype) for tensor in self))
 
 
-class RDHead(nn.Module):
+class RDHead(PushToHub, nn.Module):
     """Reverse distillation of a model family (Catrina et al. 2026), frozen.
 
     ``head([h_1, ..., h_k])`` is z_k: the first d_1 columns are h_1 bit for bit, the first d_j are
@@ -212,15 +214,29 @@ class RDHead(nn.Module):
         }
         write_json(folder / CONFIG_FILE, config)
 
+    def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
+        """Write the files of :meth:`save_pretrained` and the model card, ``README.md``."""
+        self.save_pretrained(folder)
+        trained = any(True for _ in self.parameters())
+        card = model_card(self.names, self.dims, self.report, repo_id, trained=trained)
+        (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
+
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike) -> RDHead:
-        """Read what :meth:`save_pretrained` wrote, bit for bit.
+    def from_pretrained(cls, folder: str | os.PathLike, **hub: Any) -> RDHead:
+        """Read what :meth:`save_pretrained` or :meth:`push_to_hub` wrote, bit for bit.
+
+        Args:
+            folder: or, where there is no such folder, a repository of the Hugging Face Hub,
+                ``"org/name"``.
+            hub: ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``;
+                see :func:`rd_lightning.hub.local_folder`.
 
         Raises:
-            InputError: a file is missing, damaged or does not fit.
+            InputError: a file is missing, damaged or does not fit; the repository cannot be read.
         """
-        config = _read_config(Path(folder) / CONFIG_FILE)
-        tensors, _ = read_tensors(Path(folder) / TENSORS_FILE, _KIND)
+        path = local_folder(folder, (TENSORS_FILE, CONFIG_FILE), **hub)
+        config = _read_config(path / CONFIG_FILE)
+        tensors, _ = read_tensors(path / TENSORS_FILE, _KIND)
         try:
             blocks = [
                 Block(*(tensors[f"{name}_{k}"] for name in Block._fields))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -16,6 +18,7 @@ from .backbone import load_backbones, weight_digests
 from .errors import InputError, check_choice
 from .families import Family, Member, get_family
 from .head import RDHead
+from .hub import PushToHub
 from .inference.batch import SequenceBatch, make_sequence_batch
 from .inference.plan import EmbedPlan, EmbedSettings
 from .inference.pooling import Pooling, check_poolings, embed_batch
@@ -36,7 +39,7 @@ class Known(NamedTuple):
     vectors: Callable[[SequenceBatch, torch.device], dict[Pooling, Tensor]]
 
 
-class NestedModel(nn.Module):
+class NestedModel(PushToHub, nn.Module):
     """The members of a family up to a level and their :class:`rd_lightning.RDHead`.
 
     The backbones are frozen and stay in eval mode.
@@ -90,18 +93,30 @@ class NestedModel(nn.Module):
         level: str | None = None,
         width: int | None = None,
         freeze: bool = True,
+        **hub: Any,
     ) -> Model:
-        """From the folder of a head: ``RDModel.from_pretrained("rd-fit/.../head")``.
+        """From the folder of a head, ``RDModel.from_pretrained("rd-fit/.../head")``, or its
+        repository on the Hugging Face Hub, ``RDModel.from_pretrained("org/name")``.
 
         Args:
             family: by default the one that the head's own record names.
+            hub: of :meth:`rd_lightning.RDHead.from_pretrained`: ``revision``, ``token``, ...
 
         Raises:
             InputError: no head there, no family known, or the two do not fit.
         """
-        head = RDHead.from_pretrained(folder)
+        head = RDHead.from_pretrained(folder, **hub)
         family = family_of(head, folder) if family is None else family
         return cls(family, head, weights=weights, level=level, width=width, freeze=freeze)
+
+    def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
+        """The head up to this model's largest member, as :meth:`rd_lightning.RDHead.save_for_hub`
+        writes it, with the family's name where its record has none. The backbones stay."""
+        head = copy.copy(self.head)
+        head.report = replace(
+            head.report, context={"family": self.family.name, **head.report.context}
+        )
+        head.save_for_hub(folder, repo_id)
 
     @property
     def device(self) -> torch.device:

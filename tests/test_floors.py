@@ -9,7 +9,7 @@ PACKAGE = Path(rd_lightning.__file__).parent
 ROOMS = ("assays", "probes", "representations", "nonlinear", "report")
 FLOORS = [
     {"errors", "precision", "distributed", "strategy", "report", "provenance", "esm2", "linalg"},
-    {"rows", "progress", "formats.base"},
+    {"rows", "progress", "formats.base", "hub", "card"},
     {"fasta", "storage", "deal", "official", "regression", "tables", "command"},
     {"store", "tokens", "moments", "head", "plots"},
     {"sharing", "dealt", "families", "plan", "solve", "formats"},
@@ -21,7 +21,7 @@ FLOORS = [
     {"inference.pooling", "inference.data"},
     {"inference.datamodule", "inference.spool", "inference.topup"},
     {"module", "nested"},
-    {"checkpoint", "preflight", "model", "inference.recorder", "inference.preflight"},
+    {"checkpoint", "preflight", "model", "export", "inference.recorder", "inference.preflight"},
     {"progress_bar", "inference.job", "inference.callback"},
     {"build", "inference.assemble", "inference.alone"},
     {"inference.under_trainer"},

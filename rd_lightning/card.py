@@ -1,0 +1,176 @@
+"""The model card of a head: what it is, how good the fit was, how to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .report import FitReport, StageReport
+
+_PAPER = "https://arxiv.org/abs/2603.07710"
+_TAGS = ("protein-language-model", "protein", "embeddings", "reverse-distillation", "matryoshka")
+_UNKNOWN = "not recorded"
+
+
+def model_card(
+    names: Sequence[str],
+    dims: Sequence[int],
+    report: FitReport,
+    repo_id: str,
+    *,
+    trained: bool = False,
+) -> str:
+    """Markdown with a YAML front matter, as the Hugging Face Hub reads it.
+
+    Every figure is the report's; what the report does not know is called "not recorded".
+
+    Args:
+        names, dims: of the levels, smallest first.
+        repo_id: where the card will stand; its code loads from there.
+        trained: whether the matrices may have been trained since the fit.
+    """
+    family = report.context.get("family")
+    family = family if isinstance(family, str) else None
+    sections = [
+        _front_matter(family),
+        f"# Reverse distillation of {f'{family}: ' if family else ''}{names[0]} to {names[-1]}",
+        _introduction(names, dims, family),
+        f"## Use\n\n{_use(names, dims, family, repo_id)}",
+        f"## Levels\n\n{_levels(names, dims, report)}",
+        f"## Fit\n\n{_fit(names, family, report)}",
+        f"## Limits\n\n{_limits(names, family, report, trained)}",
+        "## Citation\n\n"
+        f"Catrina et al., *Reverse distillation of protein language models*, ICLR 2026, "
+        f"[arXiv 2603.07710]({_PAPER}).",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(family: str | None) -> str:
+    tags = [*_TAGS, *([family] if family else [])]
+    fields = {"library_name": "rd_lightning", "license": "mit"}
+    lines = [f"{key}: {value}" for key, value in fields.items()]
+    # A JSON string is a YAML string, whatever stands in it.
+    lines += ["pipeline_tag: feature-extraction", "tags:", *(f"- {json.dumps(t)}" for t in tags)]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _introduction(names: Sequence[str], dims: Sequence[int], family: str | None) -> str:
+    whose = f" of the family `{family}`" if family else ""
+    return (
+        f"An `RDHead` of `rd_lightning`: it takes the residue embeddings of the protein language "
+        f"models{whose} ({', '.join(names)}) and gives nested ones by reverse distillation "
+        f"([Catrina et al., ICLR 2026]({_PAPER})). The first {dims[0]} columns are the embedding "
+        f"of {names[0]} as it is; each larger model adds what the smaller ones do not explain. "
+        "Embed once, keep as many of the first columns as you need. The models' own weights are "
+        "not in this repository."
+    )
+
+
+def _use(names: Sequence[str], dims: Sequence[int], family: str | None, repo_id: str) -> str:
+    if family is None:
+        return _python(
+            "import torch",
+            "from rd_lightning import RDHead",
+            "",
+            f'head = RDHead.from_pretrained("{repo_id}")',
+            f"z = head([torch.randn(10, d) for d in head.dims])  # (10, {dims[-1]})",
+        ) + (
+            "\n\nIn place of `torch.randn`: the embeddings of 10 residues by "
+            f"{', '.join(names)}, of {_listed(dims)} columns."
+        )
+    return _python(
+        "from rd_lightning import RDModel",
+        "",
+        f'model = RDModel.from_pretrained("{repo_id}")',
+        f'vectors = model.embed(["MKTAYIAKQR"], pooling="mean")  # (1, {dims[-1]})',
+    ) + (
+        f"\n\nThe models are loaded as `rd_lightning` knows the family `{family}`, or with "
+        "`weights=DIR` from a folder of yours; a family of your own must be registered first. "
+        f'`level="{names[0]}"` or `width=N` runs no more models than these columns need. The head '
+        f'alone, for embeddings that you have already: `RDHead.from_pretrained("{repo_id}")`.'
+    )
+
+
+def _levels(names: Sequence[str], dims: Sequence[int], report: FitReport) -> str:
+    stages: Sequence[StageReport | None] = report.stages or [None] * (len(names) - 1)
+    rows = [(names[0], str(dims[0]), str(dims[0]), *[""] * 4)]
+    for k, stage in enumerate(stages, start=1):
+        rows.append((names[k], str(dims[k]), str(dims[k] - dims[k - 1]), *_figures(stage)))
+    heading = (
+        "level", "columns", "of them new", "components", "R² fit", "R² held-out", "residual kept"
+    )  # fmt: skip
+    return _table(heading, rows) + (
+        "\n\n*Components*: principal components of the level before on which a model is regressed, "
+        "of all there are. *R²*: share of the model's variance that the regression explains, on "
+        "the residues of the fit and on held-out ones. *Residual kept*: share of the variance of "
+        "what is left that the new columns hold."
+    )
+
+
+def _figures(stage: StageReport | None) -> tuple[str, str, str, str]:
+    if stage is None:
+        return _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN
+    heldout = _UNKNOWN if stage.r2_heldout is None else f"{stage.r2_heldout:.3f}"
+    components = f"{stage.num_components} of {stage.num_inputs}"
+    return components, f"{stage.r2_fit:.3f}", heldout, f"{stage.kept_variance:.1%}"
+
+
+def _fit(names: Sequence[str], family: str | None, report: FitReport) -> str:
+    context = report.context
+    # A head solved from merged parts names the sequences of each.
+    found = [context.get("fasta_digest"), *(p.get("content") for p in context.get("parts", []))]
+    digests = dict.fromkeys(digest for digest in found if digest)
+    weights = context.get("weights", {})
+    versions = context.get("versions", {})
+    options = ", ".join(f"{k}={v}" for k, v in report.options.items() if v is not None)
+    facts: list[tuple[str, Any]] = [
+        ("family", family),
+        ("options", options),
+        ("residues in the fit", report.num_residues and f"{report.num_residues:,}"),
+        ("residues held out", _held_out(report)),
+        ("sequences", context.get("fasta")),
+        ("digest of the sequences", _listed(f"`{digest}`" for digest in digests)),
+        ("digests of the weights", _listed(f"{n} `{weights[n]}`" for n in names if n in weights)),
+        ("software", _listed(f"{name} {version}" for name, version in versions.items())),
+    ]
+    return _table(("what", "how"), [(name, str(value or _UNKNOWN)) for name, value in facts])
+
+
+def _held_out(report: FitReport) -> str:
+    return f"{report.num_heldout_residues:,}" if report.num_residues else ""
+
+
+def _limits(names: Sequence[str], family: str | None, report: FitReport, trained: bool) -> str:
+    models = f"these models of `{family}`" if family else "these models"
+    limits = [
+        "The mapping is linear: what a larger model says that is a nonlinear function of the "
+        "smaller ones counts as new.",
+        f"Fitted on {models} ({', '.join(names)}) only, with the weights above; on others its "
+        "output means nothing.",
+        "Explained variance is no measure of use: whether more columns help on your data is for "
+        "your data to say (`rd-evaluate`).",
+    ]
+    if report.num_heldout_residues and {"plan", "parts"} & set(report.context):
+        limits.append(
+            "The held-out sequences are a share of the same files, told apart letter for letter: "
+            "homologues may be on both sides."
+        )
+    if trained:
+        limits.append("Its matrices may have been trained since; the figures are of the fit.")
+    return "\n".join(f"* {limit}" for limit in limits)
+
+
+def _python(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = [heading, ["---"] * len(heading), *rows]
+    escaped = [[" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)

@@ -1,0 +1,58 @@
+"""The GPU benchmark's parts at tiny sizes on the CPU, so that they run when there is a GPU."""
+
+import argparse
+
+import pytest
+import torch
+
+from benchmarks import gpu, scale
+
+from ..conftest import tiny_family
+
+CPU = torch.device("cpu")
+
+
+def test_without_a_device_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["gpu"])
+    assert gpu.main() == 0
+    assert capsys.readouterr().out == "not run: no CUDA device\n"
+
+
+def test_a_step_and_its_parts():
+    family = tiny_family()
+    step = gpu.measure_step(family, "C", CPU, length=8, num_windows=3, repeats=1)
+    assert (step.num_residues, step.num_tokens) == (24, 30)
+    assert list(step.forward) == ["A", "B", "C"]
+    members = family.members
+    expected = sum(scale.matrix_flops(m) + scale.attention_flops(m, 10) for m in members)
+    assert step.flops == 30 * expected
+    assert min(step.update, step.head, step.whole, *step.forward.values()) > 0
+
+
+def test_utilisation_is_operations_over_time_and_peak():
+    step = gpu.Step(100, 110, 6e9, {"A": 0.01, "B": 0.02}, update=0.01, head=0.03, whole=0.05)
+    assert step.rate == 2000
+    report = gpu.report_step("B", step, peak=1e12, measured=4e11, expected=1e6)
+    assert "200 GFLOP/s, 50.0% of the measured product, 20.0% of the nominal peak" in report
+    assert "A 33.3%, B 66.7%" in report
+    assert "20.0% of the step" in report and "50.0% of embedding" in report
+
+
+def test_it_runs_from_end_to_end(capsys: pytest.CaptureFixture[str]):
+    args = argparse.Namespace(
+        targets=["B", "C"],
+        length=8,
+        tokens=40,
+        repeats=1,
+        residues=3000,
+        workers=[0],
+        product=16,
+        columns=16,
+    )
+    gpu.run(args, CPU, tiny_family())
+    out = capsys.readouterr().out
+    assert "C: " in out and "residues/s with num_workers=0" in out and "eigh of 16 columns" in out
+    assert out.count("| B |") == out.count("| C |") == 1
