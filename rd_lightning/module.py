@@ -233,9 +233,7 @@ class RDModule(L.LightningModule):
         data = self.data
         if data is None or data.store is None:
             return f"sequence(s) {sorted({i for i, _, _ in windows})}"
-        store = data.store
-        names = [f"{store.id(i)} (record {store.record_number(i)})" for i, _, _ in windows]
-        return f"{data.fasta}: " + ", ".join(dict.fromkeys(names[:10]))
+        return data.store.names(i for i, _, _ in windows)
 
     def _log_speed(self, batch: Batch) -> None:
         self._residues_done += batch.num_residues

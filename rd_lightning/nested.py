@@ -22,7 +22,7 @@ from .hub import PushToHub
 from .inference.batch import SequenceBatch, make_sequence_batch
 from .inference.plan import EmbedPlan, EmbedSettings
 from .inference.pooling import Pooling, check_poolings, embed_batch
-from .inference.streams import default_tokens, streamed
+from .inference.streams import stream_tokens, streamed
 from .inference.unique import ListedSequences
 from .plan import Window
 
@@ -200,7 +200,7 @@ class NestedModel(PushToHub, nn.Module):
         poolings = check_poolings("residue" if pooling is None else pooling)
         num_members, columns = self._reach(level, width)
         settings = EmbedSettings(
-            tokens_per_batch or default_tokens(self.device.type), max_residues, long, overlap
+            tokens_per_batch or stream_tokens(self.device.type), max_residues, long, overlap
         )
         plan = EmbedPlan(np.array([len(s) for s in listed.kinds], np.int32), settings)
         tokenizer = self.family.tokenizer()

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, Protocol, runtime_checkable
 
@@ -171,6 +172,15 @@ class SequenceStore:
     def record_number(self, index: int) -> int:
         """Which record of the file it is, 1 for the first."""
         return int(self._read_entries(index, index + 1)[0]["record"])
+
+    def name(self, index: int) -> str:
+        """For messages: its id, and where it stands in the file."""
+        return f"{self.id(index)} (record {self.record_number(index)})"
+
+    def names(self, indices: Iterable[int]) -> str:
+        """For messages: the file, and the first ten sequences of it, each once."""
+        first = dict.fromkeys(islice(indices, 10))
+        return f"{self.summary.path}: " + ", ".join(map(self.name, first))
 
     def _read_entries(self, start: int, stop: int) -> np.ndarray:
         size = _ENTRY.itemsize

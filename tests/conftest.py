@@ -7,7 +7,8 @@ from . import typecheck  # noqa: F401  (the hook finds it by name)
 install_import_hook("rd_lightning", "tests.typecheck.check")
 
 import os  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
+from collections.abc import Callable, Iterator, Sequence  # noqa: E402
+from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -101,13 +102,21 @@ def fasta(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture
 def one_thread():
     """Float32 sums of a forward pass depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 def clean_environment() -> dict[str, str]:

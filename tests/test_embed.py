@@ -33,8 +33,13 @@ def command(*overrides: str) -> list[str]:
 
 
 def rd_embed(folder: Path, *overrides: str) -> str:
+    return succeed(folder, command(*overrides))
+
+
+def succeed(folder: Path, arguments: list[str]) -> str:
+    """Its standard output."""
     done = subprocess.run(
-        command(*overrides),
+        arguments,
         capture_output=True,
         text=True,
         timeout=TIMEOUT,
@@ -148,16 +153,8 @@ def test_one_device_needs_no_lightning(folder):
     loaded = {}
     for out, setting in (("without.h5", ()), ("with.h5", ("+trainer.limit_predict_batches=1.0",))):
         arguments = [*SETTINGS, "fasta=x.fasta", f"out={out}", "pooling=[mean,bos,residue]"]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments, *setting],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            env=clean_environment(),
-            cwd=folder,
-        )
-        assert done.returncode == 0, done.stderr
-        loaded[out] = done.stdout.splitlines()[-1]
+        said = succeed(folder, [sys.executable, "-c", code, *arguments, *setting])
+        loaded[out] = said.splitlines()[-1]
         assert_equal(folder / out, folder / "whole.h5")
     assert loaded == {"without.h5": "False", "with.h5": "True"}
 

@@ -19,12 +19,13 @@ from ..command import plain
 from ..errors import InputError, check_choice, check_whole
 from ..families import get_family
 from ..formats.base import safe_name
-from ..inference.streams import default_tokens
+from ..inference.streams import stream_tokens
 from ..nested import family_of
 from ..state import differences
 from ..storage import atomic_path, write_json
 from .assays.assay import Assay, read_assays
 from .assays.schemes import schemes_of, splits_of
+from .nonlinear.run import NAME as NONLINEAR_NAME
 from .nonlinear.run import Nonlinear
 from .probes.ridge import ridge_path
 from .report.metrics import spearman
@@ -80,7 +81,7 @@ class EvaluateJob:
             wild_type=config.wild_type,
             **config.columns,
         )
-        self.schemes = {a.name: schemes_of(a, _one_or_listed(config.schemes)) for a in self.assays}
+        self.schemes = {a.name: schemes_of(a, config.schemes) for a in self.assays}
         for assay in self.assays:
             self._check_assay(assay)
 
@@ -105,7 +106,9 @@ class EvaluateJob:
     @cached_property
     def levels(self) -> dict[str, int]:
         """Width by name; empty without a fit."""
-        return {} if self.fitted is None else self.fitted.family().levels
+        if self.fitted is None:
+            return {}
+        return dict(zip(self.fitted.head.names, self.fitted.head.dims, strict=True))
 
     @cached_property
     def representations(self) -> list[Representation]:
@@ -122,8 +125,8 @@ class EvaluateJob:
         return family_of(self.fitted.head, self.config.fit)
 
     @cached_property
-    def backbones(self) -> torch.nn.ModuleDict:
-        """Loaded when first asked for."""
+    def _loaded(self) -> tuple[torch.nn.ModuleDict, dict[str, str]]:
+        """The backbones, and the digests of their weights, which are the fit's."""
         assert self.fitted is not None
         family = get_family(self.family_name)
         weights = None if self.config.weights is None else Path(self.config.weights)
@@ -135,7 +138,12 @@ class EvaluateJob:
                 f"the weights are not those of the fit ({'; '.join(differences(found, known))}); "
                 "give the same weights, or fit anew"
             )
-        return backbones
+        return backbones, found
+
+    @property
+    def backbones(self) -> torch.nn.ModuleDict:
+        """Loaded when first asked for."""
+        return self._loaded[0]
 
     @cached_property
     def nonlinear(self) -> Nonlinear | None:
@@ -175,7 +183,7 @@ class EvaluateJob:
     def embedder(self) -> VariantEmbedder:
         device = _device(self.config.device)
         cache = self.config.cache
-        identity = {"family": self.family_name, "weights": weight_digests(self.backbones)}
+        identity = {"family": self.family_name, "weights": self._loaded[1]}
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
         return VariantEmbedder(
@@ -183,7 +191,7 @@ class EvaluateJob:
             get_family(self.family_name).tokenizer(),
             identity,
             cache=self.folder / EMBEDDINGS if cache is None else Path(cache),
-            tokens_per_batch=self.config.tokens_per_batch or default_tokens(device.type),
+            tokens_per_batch=self.config.tokens_per_batch or stream_tokens(device.type),
             max_residues=self.config.max_residues,
             transform=None if self.nonlinear is None else self.nonlinear.features,
         )
@@ -202,7 +210,7 @@ class EvaluateJob:
             found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"
         found["representations"] = ", ".join(self.names)
         if self.config.nonlinear.features:
-            found["representations"] += ", rd_nonlinear"
+            found["representations"] += f", {NONLINEAR_NAME}"
         found["pooling"] = " and ".join(self.poolings)
         found["probes"] = f"{' and '.join(self.probes)}, {self.config.num_folds} folds"
         return found
@@ -378,7 +386,3 @@ def _device(name: str) -> torch.device:
 
 def _listed(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
-
-
-def _one_or_listed(value: Any) -> str | list[str]:
-    return value if isinstance(value, str) else list(value)

@@ -104,8 +104,7 @@ class EmbedData:
 
     def name(self, index: int) -> str:
         """Of a distinct sequence, for messages: the id of its first record."""
-        first = int(self.unique.first[index])
-        return f"{self.store.id(first)} (record {self.store.record_number(first)})"
+        return self.store.name(int(self.unique.first[index]))
 
     def loader(self, device_type: str) -> DataLoader:
         """The batches of :attr:`deal`."""

@@ -25,7 +25,7 @@ from .pooling import check_poolings
 from .preflight import check_disk, disk_needed, print_preflight
 from .recorder import Recorder
 from .spool import Spool
-from .streams import default_tokens
+from .streams import stream_tokens
 from .topup import TopUp
 
 Model = TypeVar("Model", bound=NestedModel)
@@ -105,7 +105,7 @@ class EmbedJob:
 
     def make_data(self, device_type: str) -> EmbedData:
         """The sequences, in batches for a kind of device; :attr:`data` from then on."""
-        tokens = self.config.tokens_per_batch or default_tokens(device_type)
+        tokens = self.config.tokens_per_batch or stream_tokens(device_type)
         self.data = EmbedData(
             self.config.fasta,
             EmbedSettings(tokens, **self.settings),

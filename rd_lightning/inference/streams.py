@@ -9,16 +9,19 @@ from typing import TypeVar
 
 import torch
 
+from ..plan import default_tokens
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_TOKENS = {"cpu": 1024, "cuda": 32768}
+CPU_TOKENS = 1024
+"""Tokens a batch, where a batch has one core: as many as stay in its cache."""
 _BATCHES_PER_STREAM = 4
 """Fewer, and streams would stand idle while the last one ends."""
 
 
-def default_tokens(device_type: str) -> int:
-    """Tokens a batch on a kind of device: on a CPU as many as stay in a core's cache."""
-    return _TOKENS.get(device_type, _TOKENS["cpu"])
+def stream_tokens(device_type: str) -> int:
+    """Tokens a batch of a stream: fewer than a fit's on a CPU, elsewhere the same."""
+    return CPU_TOKENS if device_type == "cpu" else default_tokens(device_type)
 
 
 def streamed(

@@ -5,13 +5,13 @@ import torch
 
 from rd_lightning.inference.streams import num_streams, streamed
 
+from ..conftest import torch_threads
+
 
 @pytest.fixture
 def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 @pytest.mark.parametrize(

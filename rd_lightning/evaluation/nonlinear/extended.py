@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...head import RDHead
-from ...moments import JointMoments
 from ...regression import SecondMoments
 from ..representations.maps import affine_of
 
@@ -60,12 +59,6 @@ class ExtendedRows:
         bottom = torch.cat([zh[:, features].mT, hh[features, features]], dim=1)
         zy = torch.cat([zh[:, target], hh[features, target]])
         return SecondMoments(torch.cat([top, bottom]), zy, hh[target, target])
-
-
-def about(moments: JointMoments, mean: Float[Tensor, " E"]) -> Float[Tensor, "E E"]:
-    """Second moments about a mean that is not their own: E[(H - mean)'(H - mean)]."""
-    offset = moments.mean.to(mean.device) - mean
-    return torch.addr(moments.scatter.to(mean.device) / moments.num_rows, offset, offset)
 
 
 def inverse_deviation(variance: Float[Tensor, " d"]) -> Float[Tensor, " d"]:

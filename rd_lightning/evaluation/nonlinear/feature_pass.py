@@ -37,6 +37,7 @@ def feature_moments(
     device: str | torch.device = "cpu",
     on_invalid: Literal["raise", "skip"] = "raise",
     num_workers: int = 0,
+    plan_digest: str | None = None,
 ) -> tuple[JointMoments, JointMoments]:
     """Moments of [h_1 | ... | h_K | phi_2 | ... | phi_K] over the residues of the fit and those
     held out; the latter without rows where nothing is held out.
@@ -53,10 +54,11 @@ def feature_moments(
         settings: those of the fit hold out the same sequences.
         on_invalid: "raise" or "skip", for records that cannot be used.
         num_workers: of the data loader.
+        plan_digest: of the fit's plan; another one means other sequences.
 
     Raises:
-        InputError: the backbones are not the head's, the file cannot be used, an embedding is NaN
-            or infinite, or one window is too large for the device.
+        InputError: the backbones are not the head's, the file cannot be used or is not the fit's,
+            an embedding is NaN or infinite, or one window is too large for the device.
     """
     device = torch.device(device)
     members: list[Any] = list(backbones.values())
@@ -74,6 +76,10 @@ def feature_moments(
         residue_progress(Console(stderr=True)) as progress,
     ):
         plan = BatchPlan(store, settings)
+        if plan_digest not in (None, plan.digest()):
+            raise InputError(
+                f"{fasta}: not the sequences of the fit; name its FASTA file: nonlinear.fasta=..."
+            )
         task = progress.add_task("features", total=plan.summary().num_residues)
         name = partial(_named, store)
         for batch in _batches(store, plan, members[0].family.tokenizer(), device, num_workers):
@@ -108,8 +114,7 @@ def _batches(
 
 
 def _named(store: SequenceStore, windows: list[Window]) -> str:
-    names = [f"{store.id(i)} (record {store.record_number(i)})" for i, _, _ in windows]
-    return f"{store.summary.path}: " + ", ".join(dict.fromkeys(names[:10]))
+    return store.names(i for i, _, _ in windows)
 
 
 def _check_finite(watch: FiniteWatch, store: SequenceStore) -> None:

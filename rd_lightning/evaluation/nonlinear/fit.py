@@ -12,8 +12,8 @@ from ...head import RDHead
 from ...linalg import eigh_descending
 from ...moments import JointMoments
 from ...regression import residual_moments
-from ..representations.maps import AffineMap
-from .extended import ExtendedRows, about
+from ..representations.maps import AffineMap, about
+from .extended import ExtendedRows
 from .standardised import Standardised
 
 

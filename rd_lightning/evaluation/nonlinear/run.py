@@ -13,8 +13,8 @@ from torch import nn
 from ...errors import InputError
 from ...families import sample_fasta
 from ...moments import JointMoments
-from ...plan import BatchPlan, PlanSettings
-from ...store import SequenceStore
+from ...plan import PlanSettings
+from ...state import Part
 from ..representations.builders import Representation
 from ..representations.fitted import Fitted
 from .feature_pass import feature_moments
@@ -58,9 +58,12 @@ class Nonlinear(NamedTuple):
         Raises:
             InputError: the file is not what the head was fitted on.
         """
-        total = fitted.state.total
         features = RandomFeatures(
-            fitted.head, total, num_features=num_features, bandwidth=bandwidth, seed=seed
+            fitted.head,
+            fitted.state.total,
+            num_features=num_features,
+            bandwidth=bandwidth,
+            seed=seed,
         )
         identity = {
             "head": fitted.head.digest(),
@@ -74,10 +77,15 @@ class Nonlinear(NamedTuple):
             moments, heldout = map(JointMoments.load, paths)
         else:
             device = next(backbones.parameters()).device
-            path = sample_fasta() if fasta is None else fasta
-            settings = _settings(fitted, path)
+            part = _part(fitted)
             moments, heldout = feature_moments(
-                features, backbones, path, settings, device=device, on_invalid="skip"
+                features,
+                backbones,
+                sample_fasta() if fasta is None else fasta,
+                PlanSettings(**part.settings),
+                device=device,
+                on_invalid="skip",
+                plan_digest=part.plan,
             )
             for made, place in zip((moments, heldout), paths, strict=True):
                 made.to("cpu").save(place)
@@ -86,17 +94,11 @@ class Nonlinear(NamedTuple):
         return cls(features, fit, identity)
 
 
-def _settings(fitted: Fitted, fasta: str | os.PathLike) -> PlanSettings:
-    """Of the fit, so that the same sequences are held out."""
+def _part(fitted: Fitted) -> Part:
+    """The plan of the fit: the same sequences are held out."""
     parts = fitted.state.parts
     if not parts or len({part.plan for part in parts}) > 1:
         raise InputError(
             "nonlinear.features needs a fit of one FASTA file; this one is of several, or of none"
         )
-    settings = PlanSettings(**parts[0].settings)
-    with SequenceStore.scan(fasta, on_invalid="skip") as store:
-        if BatchPlan(store, settings).digest() != parts[0].plan:
-            raise InputError(
-                f"{fasta}: not the sequences of the fit; name its FASTA file: nonlinear.fasta=..."
-            )
-    return settings
+    return parts[0]
