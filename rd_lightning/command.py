@@ -76,9 +76,23 @@ def run_command(
     # Hydra names the job after the function.
     guarded.__name__ = config_name
     guarded.__module__ = job.__module__
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)(
-        guarded
-    )()
+    decorate = hydra.main(
+        version_base="1.3", config_path=str(config_folder()), config_name=config_name
+    )
+    with _logging_put_back():
+        decorate(guarded)()
+
+
+@contextmanager
+def _logging_put_back() -> Iterator[None]:
+    """Hydra gives the root logger a handler of its own on the standard output, and leaves it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def output_folder() -> Path:

@@ -1,6 +1,7 @@
 """rd-evaluate as a user types it: what it writes, what it goes on from, what it refuses."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -192,7 +193,9 @@ def test_other_settings_need_another_folder(inside, capsys):
 
 
 def test_one_hot_needs_no_model(inside, capsys):
+    logger, handlers = logging.getLogger(), logging.getLogger().handlers[:]
     run_here("assays=assays/P1.csv", "representations=[one_hot]", "out=hot", "num_resamples=10")
+    assert logger.handlers == handlers  # Hydra's would stay, on a stream that the test closes
     table = pd.read_parquet("hot/results.parquet")
     random = table[(table.metric == "spearman") & (table.scheme == "random")]
     assert random.value.item() > 0.5
