@@ -30,6 +30,7 @@ def evaluate(config: DictConfig) -> None:
     except ImportError as error:
         raise InputError(f"{EXTRA} ({error.name} is missing)") from error
     # Here, not above: --help and a typo should not wait for torch.
+    from .evaluation.facts import facts
     from .evaluation.job import EvaluateJob
     from .evaluation.outputs import write_outputs
     from .tables import print_facts
@@ -39,7 +40,7 @@ def evaluate(config: DictConfig) -> None:
     job = EvaluateJob(config, folder)
     if job.goes_on():
         console.print(f"going on in {folder}", soft_wrap=True)
-    print_facts(console, job.facts().items())
+    print_facts(console, facts(job).items())
     job.prepare()
     scored = _score(job)
     advice = write_outputs(job, scored, folder)

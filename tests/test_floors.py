@@ -46,6 +46,7 @@ FLOORS = [
     {"evaluation.nonlinear.run"},
     {"evaluation.scoring"},
     {"evaluation.job"},
+    {"evaluation.facts"},
     {"evaluation.outputs"},
     {"fit", "merge", "embed", "evaluate"},
 ]

@@ -25,17 +25,21 @@ from ..state import differences
 from ..storage import atomic_path, write_json
 from .assays.assay import Assay, read_assays
 from .assays.schemes import schemes_of, splits_of
-from .nonlinear.run import NAME as NONLINEAR_NAME
 from .nonlinear.run import Nonlinear
-from .probes.ridge import ridge_path
-from .report.metrics import spearman
 from .report.predictions import Predictions
 from .representations.builders import BUILDERS, Representation, build
 from .representations.embeddings import POOLINGS, VariantEmbedder, check_length
 from .representations.fitted import Fitted, read_fit
-from .representations.maps import affine_of
 from .representations.training_set import Refit, Skipped, refits
-from .scoring import ONE_HOT, PROBES, Scoring, num_fits, score_assay
+from .scoring import (
+    ONE_HOT,
+    PROBES,
+    REFIT_COLUMNS,
+    Scoring,
+    num_fits,
+    score_assay,
+    score_refits,
+)
 
 MANIFEST, PARTS, PREDICTIONS = "run.json", "parts", "predictions"
 EMBEDDINGS, NONLINEAR = "embeddings", "nonlinear"
@@ -46,7 +50,7 @@ class Scored(NamedTuple):
 
     results: pd.DataFrame
     refits: pd.DataFrame
-    """kind, share, draw, level, width, spearman; empty unless the training set was resampled."""
+    """Columns :data:`REFIT_COLUMNS`; empty unless the training set was resampled."""
 
 
 class EvaluateJob:
@@ -196,52 +200,6 @@ class EvaluateJob:
             transform=None if self.nonlinear is None else self.nonlinear.features,
         )
 
-    # What a person reads
-
-    def facts(self) -> dict[str, str]:
-        """What is compared, on what."""
-        found = {}
-        if self.fitted is not None:
-            levels = " -> ".join(f"{name} ({d})" for name, d in self.levels.items())
-            number = self.fitted.head.report.num_residues
-            found["family"] = f"{self.family_name}: {levels}, fitted on {number:,} residues"
-        for assay in self.assays:
-            schemes = ", ".join(self.schemes[assay.name])
-            found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"
-        found["representations"] = ", ".join(self.names)
-        if self.config.nonlinear.features:
-            found["representations"] += f", {NONLINEAR_NAME}"
-        found["pooling"] = " and ".join(self.poolings)
-        found["probes"] = f"{' and '.join(self.probes)}, {self.config.num_folds} folds"
-        return found
-
-    def notes(self) -> list[str]:
-        """What a reader must know to read the tables right."""
-        found = [
-            "Spearman is of the predictions of all held-out folds together, as ProteinGym scores.",
-            "Every column of a representation is scaled by its training rows; the ridge penalty is "
-            "chosen within them.",
-        ]
-        if "both" in self.poolings:
-            found.append("pooling=both stands under the width of one half; probes see twice that.")
-        if self.config.training_set.enabled:
-            found.append(
-                "Of the angles between refits, read the median: the largest belongs to the last "
-                "directions kept, whose variances are nearly equal."
-            )
-        if self.config.nonlinear.features:
-            found.append(
-                "rd_nonlinear chooses its regression on held-out residues and standardised inputs; "
-                "rd has the fit's own rule."
-            )
-        for assay in self.assays:
-            if assay.num_duplicates:
-                found.append(
-                    f"{assay.name}: {assay.num_duplicates:,} rows repeat an earlier sequence; "
-                    "they are kept, and may stand on both sides of a fold."
-                )
-        return found
-
     # The run
 
     @cached_property
@@ -311,15 +269,17 @@ class EvaluateJob:
         if path.exists():
             return Scored(pd.read_parquet(path), pd.read_parquet(refit_path))
         rows = {} if self.fitted is None else self.embedder.embed(assay, on_residues)
+        scoring = self.scoring(assay)
         found, predictions = score_assay(
             assay,
             rows,
             self.representations,
-            self.scoring(assay),
+            scoring,
             with_one_hot=ONE_HOT in self.names,
             on_fit=on_fit,
         )
-        refitted = self._score_refits(assay, rows)
+        refit_scores = score_refits(assay, rows, self.refits, self.levels, scoring)
+        refitted = pd.DataFrame(refit_scores, columns=list(REFIT_COLUMNS))
         predictions.save(folder)
         write_frame(refitted, refit_path)
         results = pd.DataFrame(found)
@@ -335,43 +295,11 @@ class EvaluateJob:
                 found.add(key, kept.truth(key.assay, key.scheme), kept[key])
         return found
 
-    def _score_refits(self, assay: Assay, rows: dict[str, torch.Tensor]) -> pd.DataFrame:
-        """Ridge on the mean over residues, on the assay's first scheme."""
-        columns = ["assay", "kind", "share", "draw", "level", "width", "spearman"]
-        found = []
-        if self.refits:
-            scheme = self.schemes[assay.name][0]
-            parts = splits_of(assay, scheme, num_folds=self.config.num_folds, seed=self.config.seed)
-            held_out = torch.cat([part.test for part in parts]).numpy()
-            y = torch.from_numpy(assay.scores)
-            dims = self.levels
-            for refit in self.refits:
-                if isinstance(refit, Skipped):
-                    continue
-                map_ = affine_of(refit.head)
-                x = map_(rows["mean"][:, : map_.matrix.shape[0]])
-                path = ridge_path(x, y, parts, widths=list(dims.values()))
-                for (level, width), values in zip(dims.items(), path.predictions, strict=True):
-                    value = spearman(assay.scores[held_out], values.numpy()[held_out])
-                    found.append(
-                        (assay.name, refit.kind, refit.share, refit.draw, level, width, value)
-                    )
-        return pd.DataFrame(found, columns=columns)
-
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """Parquet, whole or not at all."""
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)
-
-
-def _about(assay: Assay) -> str:
-    said = f" of {len(assay.sequences[0]):,} residues"
-    if assay.depths is not None and (assay.depths > 1).any():
-        said += f", up to {int(assay.depths.max())} mutations"
-    if assay.reference is not None:
-        said += f" ({assay.reference.uniprot}, {assay.reference.selection})"
-    return said
 
 
 def _device(name: str) -> torch.device:

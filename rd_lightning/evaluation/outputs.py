@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from ..progress import residue_progress
+from .facts import facts, notes
 from .job import EvaluateJob, Scored, write_frame
 from .report.advice import Advice, advise
 from .report.contrasts import consistency, contrasts, pairs
@@ -56,8 +57,8 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
         differences,
         consistency(results, levels),
         levels=levels,
-        facts=job.facts(),
-        notes=[*[a.sentence for a in advice[1:]], *job.notes()],
+        facts=facts(job),
+        notes=[*[a.sentence for a in advice[1:]], *notes(job)],
         advice=advice[0] if advice else None,
         training=training,
         linearity=linearity,

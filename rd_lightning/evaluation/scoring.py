@@ -17,14 +17,17 @@ from .probes.mlp import mlp_predictions
 from .probes.neighbours import neighbour_predictions
 from .probes.one_hot import one_hot
 from .probes.ridge import ridge_path
-from .report.metrics import all_metrics, metrics_by_depth
+from .report.metrics import all_metrics, metrics_by_depth, spearman
 from .report.predictions import Key, Predictions
 from .representations.builders import Representation
 from .representations.embeddings import Pooling, pooled_columns
+from .representations.maps import affine_of
+from .representations.training_set import Refit, Skipped
 
 Probe = Literal["ridge", "mlp", "neighbours"]
 PROBES: tuple[Probe, ...] = get_args(Probe)
 ONE_HOT = "one_hot"
+REFIT_COLUMNS = ("assay", "kind", "share", "draw", "level", "width", "spearman")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def score_assay(
 
     def score(x: Tensor, name: str, widths: dict[int, str], step: int, poolings: Sequence[Pooling]):
         for scheme, parts in by_scheme.items():
-            held_out = torch.cat([part.test for part in parts]).sort().values.numpy()
+            held_out = _held_out(parts)
             for probe in scoring.probes:
                 fitted = predict(probe, x, y, parts, widths, step=step, seed=scoring.seed)
                 for width, values in fitted.items():
@@ -101,6 +104,42 @@ def score_assay(
         x = one_hot(assay.sequences)
         score(x, ONE_HOT, {x.shape[1]: ""}, 1, scoring.poolings)
     return found, predictions
+
+
+def score_refits(
+    assay: Assay,
+    rows: Mapping[str, Tensor],
+    refits: Sequence[Refit | Skipped],
+    levels: Mapping[str, int],
+    scoring: Scoring,
+) -> list[tuple[Any, ...]]:
+    """Spearman of every refit at every level, as :data:`REFIT_COLUMNS`: ridge on the mean over
+    residues, on the first scheme.
+
+    Args:
+        levels: width by name.
+    """
+    if not refits:
+        return []
+    splits = splits_of(assay, scoring.schemes[0], num_folds=scoring.num_folds, seed=scoring.seed)
+    held_out = _held_out(splits)
+    y, by_width = torch.from_numpy(assay.scores), {d: name for name, d in levels.items()}
+    found = []
+    for refit in refits:
+        if isinstance(refit, Skipped):
+            continue
+        map_ = affine_of(refit.head)
+        x = map_(rows["mean"][:, : map_.matrix.shape[0]])
+        for width, values in predict("ridge", x, y, splits, by_width).items():
+            value = spearman(assay.scores[held_out], values.numpy()[held_out])
+            about = (refit.kind, refit.share, refit.draw)
+            found.append((assay.name, *about, by_width[width], width, value))
+    return found
+
+
+def _held_out(splits: Sequence[Split]) -> np.ndarray:
+    """Rows that some split holds out, ascending."""
+    return torch.cat([split.test for split in splits]).sort().values.numpy()
 
 
 def predict(
