@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from .data import FastaDataModule
 from .errors import InputError
-from .families import get_family
+from .hugging_face import family_from_config
 from .progress_bar import ResidueProgressBar
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def make_module(config: DictConfig) -> RDModule:
     from .module import RDModule
 
     return RDModule(
-        get_family(config.family.name),
+        family_from_config(config.family),
         config.target,
         weights=config.family.weights,
         solver=config.solver,
@@ -35,7 +35,7 @@ def make_module(config: DictConfig) -> RDModule:
 
 
 def make_data(config: DictConfig) -> FastaDataModule:
-    family = get_family(config.family.name)
+    family = family_from_config(config.family)
     return FastaDataModule(**config.data, tokenizer=family.tokenizer())
 
 

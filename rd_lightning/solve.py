@@ -246,9 +246,14 @@ def check_options(
         raise InputError(f"the names must differ; got {list(names)}")
     for k in range(1, len(dims)):
         if dims[k] <= dims[k - 1]:
+            before, name = names[k - 1], names[k]
+            advice = f"leave {before} or {name} out"
+            if dims[k] < dims[k - 1]:
+                advice += f", or put {name} before {before}"
             raise InputError(
-                f"widths must grow, but {names[k]} has {dims[k]} after {names[k - 1]}'s "
-                f"{dims[k - 1]}: there is nothing to add"
+                f"widths must grow, but {name} has {dims[k]} after {before}'s {dims[k - 1]}: a "
+                "level keeps all columns of the one before it and adds the difference in width, "
+                f"so {name} could add none; {advice}"
             )
     check_choice("regression", regression, get_args(Regression))
     check_choice("solver", solver, get_args(Solver))

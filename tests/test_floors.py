@@ -14,7 +14,7 @@ FLOORS = [
     {"store", "tokens", "moments", "head", "plots"},
     {"sharing", "dealt", "families", "plan", "solve", "formats"},
     {"formats.hdf5", "formats.fair_esm", "formats.parquet", "formats.npy"},
-    {"backbone", "batch", "state", "estimate", "nonfinite"},
+    {"backbone", "batch", "state", "estimate", "nonfinite", "hugging_face"},
     {"data", "embedding", "resume", "solve_state", "outputs"},
     {"inference", "inference.unique", "inference.plan", "inference.streams", "inference.device"},
     {"inference.batch"},

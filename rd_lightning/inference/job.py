@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ..errors import InputError, check_choice
-from ..families import get_family
 from ..formats import Description, Writer, format_of, writer_for
 from ..head import RDHead
+from ..hugging_face import family_from_config
 from ..nested import Known, NestedModel, family_of, reach
 from ..precision import dtype_name
 from ..provenance import versions
@@ -61,7 +61,8 @@ class EmbedJob:
         settings = {key: config[key] for key in ("max_residues", "long", "overlap")}
         self.settings: dict[str, Any] = self.topup.settings if self.topup else settings
         EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
-        self.family = get_family(config.family.name or family_of(self.head, config.head))
+        name = config.family.name or family_of(self.head, config.head)
+        self.family = family_from_config({**config.family, "name": name})
         self.metadata: dict[str, Any] = {}
 
     def _open_topup(self) -> TopUp | None:
