@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from esm.model.esm2 import ESM2
 from torch import Tensor
 
 from rd_lightning.esm2 import encode
@@ -21,10 +21,12 @@ from rd_lightning.families import ESM2 as FAMILY
 from rd_lightning.families import Member
 from rd_lightning.fasta import clean, read_records
 
+from . import record
+from .checkpoints import random_model
+from .commands import MAX_RESIDUES
 from .timing import Spread, machine, paired
 
 MODELS = ("8M", "35M")
-MAX_RESIDUES = 1022
 
 
 class Batch(NamedTuple):
@@ -54,17 +56,14 @@ def make_batches(sequences: list[bytes], tokens_per_batch: int) -> list[Batch]:
     return batches
 
 
-def random_model(member: Member, seed: int = 0) -> ESM2:
-    torch.manual_seed(seed)
-    return ESM2(member.num_layers, member.width, member.num_heads).eval()
-
-
 def residues(output: Tensor, batch: Batch) -> Tensor:
     """The rows that both sides must agree on: no special tokens, no padding."""
     return torch.cat([output[i, 1 : n + 1] for i, n in enumerate(batch.lengths)])
 
 
-def compare(member: Member, batches: list[Batch], num_pairs: int) -> None:
+def compare(
+    member: Member, batches: list[Batch], num_pairs: int, recorded: Path | None = None
+) -> None:
     """Print seconds, residues a second, the ratio and the greatest deviation."""
     model = random_model(member)
     last = member.num_layers
@@ -86,7 +85,10 @@ def compare(member: Member, batches: list[Batch], num_pairs: int) -> None:
     print(pairs.report("fair-esm"))
     for name, times in (("rd_lightning", pairs.ours), ("fair-esm", pairs.theirs)):
         print(f"  {name:<14} {total / Spread.of(times).median:,.0f} residues/s at the median")
-    print(f"  deviation      at most {deviation:.1e} at residues")
+    print(f"  deviation      at most {deviation:.1e} at residues", flush=True)
+    number = sum(len(b.lengths) for b in batches)
+    what = f"forward pass, ESM-2 {member.name}, {number} sequences"
+    record.write(recorded, record.Ratio(what, "fair-esm", pairs.ratios))
 
 
 def main() -> None:
@@ -96,6 +98,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--tokens-per-batch", type=int, default=2048)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    record.add_option(parser)
     args = parser.parse_args()
     batches = make_batches(read_sequences(args.fasta, args.num_sequences), args.tokens_per_batch)
     tokens = sum(b.tokens.numel() for b in batches)
@@ -107,7 +110,7 @@ def main() -> None:
     )
     for member in FAMILY.members:
         if member.name in args.models:
-            compare(member, batches, args.pairs)
+            compare(member, batches, args.pairs, args.record)
 
 
 if __name__ == "__main__":

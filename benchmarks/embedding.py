@@ -17,17 +17,13 @@ Start-up is the time of the same command on one sequence of 30 residues.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -37,74 +33,21 @@ from torch import Tensor
 from rd_lightning import JointMoments, RDHead, fit_chain
 from rd_lightning.families import ESM2 as FAMILY
 from rd_lightning.families import Member
-from rd_lightning.fasta import clean, read_records
 from rd_lightning.report import FitReport
 
-from . import official
-from .backbone import random_model
+from . import official, record
+from .checkpoints import write_checkpoint
+from .commands import MAX_RESIDUES, Query, Side, call, compare_commands, read_sequences
 from .rivals import alone
 from .synthetic import chunks
-from .timing import Spread, machine, paired, seconds
+from .timing import machine, seconds
 
 MEMBERS = FAMILY.members[:2]
-MAX_RESIDUES = 1022
 TOLERANCE = 1e-4
 HF_BUDGETS = (1024, 2048, 4096, 8192)
 NUM_SWEPT = 100
 NUM_ROWS = 8192
 """Synthetic rows that heads and scalers are fitted on."""
-SHORT = "MKTAYIAKQRQISFVKSHFSRQLEERLGLI"
-
-
-class Query(NamedTuple):
-    """A plain FASTA file with short ids."""
-
-    path: Path
-    ids: list[str]
-    lengths: list[int]
-    """In residues, as far as they are embedded."""
-
-    @classmethod
-    def write(cls, path: Path, sequences: Sequence[str]) -> Query:
-        ids = [f"s{i:05d}" for i in range(len(sequences))]
-        path.write_text("".join(f">{i}\n{s}\n" for i, s in zip(ids, sequences, strict=True)))
-        return cls(path, ids, [min(MAX_RESIDUES, len(s)) for s in sequences])
-
-
-@dataclass(frozen=True)
-class Side:
-    """A whole command, and how its output is read."""
-
-    name: str
-    module: str
-    arguments: Callable[[Path, Path], Sequence[object]]
-    """Of the command, from the FASTA file and a path of the output that does not exist."""
-    suffix: str
-    read: Callable[[Path, list[str]], Tensor]
-    """(sequences, width) from the output and the ids."""
-    python: str = sys.executable
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def run(self, fasta: Path, folder: Path) -> Path:
-        """A fresh process; returns the output, new in ``folder``."""
-        out = Path(tempfile.mkdtemp(dir=folder)) / f"out{self.suffix}"
-        call(self.module, *self.arguments(fasta, out), python=self.python, **self.environment)
-        return out
-
-
-def call(module: str, *arguments: object, python: str = sys.executable, **environment: str) -> str:
-    """Run a module, from anywhere; its standard output."""
-    root = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [python, "-m", module, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{module} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return done.stdout
 
 
 def read_hdf5(path: Path, ids: list[str]) -> Tensor:
@@ -123,12 +66,10 @@ def read_npy(path: Path, ids: list[str]) -> Tensor:
 class Workshop:
     """What the commands need, made on first use: checkpoints, heads, scalers, FASTA files."""
 
-    def __init__(
-        self, folder: Path, sequences: Sequence[str], hf_python: str, try_compiled: bool
-    ) -> None:
-        self.folder, self.hf_python, self.try_compiled = folder, hf_python, try_compiled
+    def __init__(self, folder: Path, sequences: Sequence[str], args: argparse.Namespace) -> None:
+        self.folder, self.record = folder, args.record
+        self.hf_python, self.try_compiled = args.hf_python, args.compiled
         self.query = Query.write(folder / "query.fasta", sequences)
-        self.short = Query.write(folder / "short.fasta", [SHORT])
         step = -(-len(sequences) // NUM_SWEPT)
         self.swept = Query.write(folder / "swept.fasta", sequences[::step])
 
@@ -198,28 +139,6 @@ class Workshop:
 HF = "benchmarks.rivals.hugging_face"
 
 
-def write_checkpoint(member: Member, folder: Path) -> None:
-    """Random weights as fair-esm publishes them: two files, an ``argparse.Namespace`` in one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model = random_model(member)
-    state, contacts = {}, {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith("contact_head."):
-            contacts[name] = tensor
-        elif name.startswith("lm_head."):
-            state[f"encoder.{name}"] = tensor
-        else:
-            state[f"encoder.sentence_encoder.{name}"] = tensor
-    arguments = argparse.Namespace(
-        encoder_layers=member.num_layers,
-        encoder_embed_dim=member.width,
-        encoder_attention_heads=member.num_heads,
-        token_dropout=True,
-    )
-    torch.save({"cfg": {"model": arguments}, "model": state}, folder / f"{member.checkpoint}.pt")
-    torch.save({"model": contacts}, folder / f"{member.checkpoint}-contact-regression.pt")
-
-
 def ours(workshop: Workshop, level: str, head: Path) -> Side:
     return Side(
         "rd_lightning",
@@ -252,12 +171,13 @@ def against_fair_esm(workshop: Workshop, num_pairs: int) -> None:
         "",
         read_pt,
     )
-    compare(workshop, ours(workshop, "8M", workshop.head), theirs, num_pairs, "at least 3x")
+    against = "fair-esm, as its extraction script"
+    compare(workshop, "8M", workshop.head, theirs, num_pairs, against, "at least 3x")
 
 
 def against_hugging_face(workshop: Workshop, num_pairs: int) -> None:
     if problem := _missing(workshop.hf_python, "transformers"):
-        print(f'  not run: pip install "transformers>=4.48,<5" ({problem})')
+        print(f'  not run: pip install "transformers>=4.56,<5" ({problem})')
         return
     model = workshop.hf_model
     swept = call(HF, "sweep", model, workshop.swept.path, *HF_BUDGETS, python=workshop.hf_python)
@@ -273,7 +193,8 @@ def against_hugging_face(workshop: Workshop, num_pairs: int) -> None:
         read_npy,
         workshop.hf_python,
     )
-    compare(workshop, ours(workshop, "8M", workshop.head), theirs, num_pairs, "at least 1x")
+    against = "Hugging Face EsmModel, sdpa, its best batch size"
+    compare(workshop, "8M", workshop.head, theirs, num_pairs, against, "at least 1x")
 
 
 def against_alone(workshop: Workshop, num_pairs: int) -> None:
@@ -291,9 +212,11 @@ def against_alone(workshop: Workshop, num_pairs: int) -> None:
     head = RDHead.from_pretrained(workshop.head)
     compare(
         workshop,
-        ours(workshop, "35M", workshop.head),
+        "35M",
+        workshop.head,
         theirs,
         num_pairs,
+        f"the 35M alone, at {allowed:.2f}x its FLOPs",
         f"at least {1 / (1.1 * allowed):.3f}x, that is at most {1.1 * allowed:.3f} of its time",
         expected=lambda our, their: head([our[:, : MEMBERS[0].width], their]),
     )
@@ -308,7 +231,8 @@ def against_official(workshop: Workshop, num_pairs: int) -> None:
     if not workshop.try_compiled:
         print("  theirs is not compiled: --no-compiled")
         theirs = _official(workshop, compiled=False)
-        compare(workshop, ours(workshop, "35M", head), theirs, num_pairs, "at least 3x")
+        against = "reverse-distillation 0.1.0, not compiled"
+        compare(workshop, "35M", head, theirs, num_pairs, against, "at least 3x")
         return
     for theirs in (_official(workshop, compiled=False), _official(workshop, compiled=True)):
         theirs.run(swept.path, workshop.folder)
@@ -316,7 +240,8 @@ def against_official(workshop: Workshop, num_pairs: int) -> None:
     shown = ", ".join(f"{name} {s:.1f} s" for name, s in taken.items())
     print(f"  on {len(swept.ids)} sequences, kernels in the cache: {shown}; the faster is taken")
     theirs = _official(workshop, compiled=min(taken, key=lambda n: taken[n]) == COMPILED)
-    compare(workshop, ours(workshop, "35M", head), theirs, num_pairs, "at least 3x")
+    against = f"reverse-distillation 0.1.0, {theirs.name}"
+    compare(workshop, "35M", head, theirs, num_pairs, against, "at least 3x")
 
 
 COMPILED = "compiled"
@@ -354,39 +279,27 @@ def flops(member: Member, lengths: Sequence[int]) -> float:
 
 def compare(
     workshop: Workshop,
-    our: Side,
+    level: str,
+    head: Path,
     their: Side,
     num_pairs: int,
+    against: str,
     target: str,
     expected: Callable[[Tensor, Tensor], Tensor] = lambda our, their: their,
 ) -> None:
     """Print seconds, start-up, residues a second and ratios; raise unless the vectors agree."""
-    query, folder = workshop.query, workshop.folder
-    sides = (our, their)
-    for side in sides:  # the first run fills the caches: of files, bytecode and compiled kernels
-        side.run(query.path, folder)
-    start_up = [
-        Spread.of([seconds(lambda s=s: s.run(workshop.short.path, folder))[0] for _ in range(3)])
-        for s in sides
-    ]
-    pairs = paired(*(lambda s=s: s.run(query.path, folder) for s in sides), num_pairs)
-    results = (pairs.our_result, pairs.their_result)
-    ours_read, theirs_read = (s.read(r, query.ids) for s, r in zip(sides, results, strict=True))
+    query = workshop.query
+    our = ours(workshop, level, head)
+    pairs = compare_commands(our, their, query, workshop.folder, num_pairs)
+    ours_read = our.read(pairs.our_result, query.ids)
+    theirs_read = their.read(pairs.their_result, query.ids)
     deviation = (ours_read - expected(ours_read, theirs_read)).abs().max().item()
     if not deviation < TOLERANCE:
         raise RuntimeError(f"the vectors of {our.name} and {their.name} differ by {deviation:.1e}")
-    print(pairs.report(their.name))
-    print(f"  target         {target}")
-    computing = []
-    for side, times, first in zip(sides, (pairs.ours, pairs.theirs), start_up, strict=True):
-        whole = Spread.of(times).median
-        computing.append(whole - first.median)
-        print(
-            f"  {side.name:<14} start-up {first.median:.2f} s, the rest {computing[-1]:.2f} s; "
-            f"{sum(query.lengths) / whole:,.0f} residues/s at the median"
-        )
-    print(f"  without start-up {computing[1] / computing[0]:.3g}x")
     print(f"  deviation      at most {deviation:.1e} in {tuple(ours_read.shape)} vectors")
+    print(f"  target         {target}", flush=True)
+    what = f"rd-embed level={level}, {len(query.ids)} sequences, whole command"
+    record.write(workshop.record, record.Ratio(what, against, pairs.ratios))
 
 
 COMPARISONS = {
@@ -397,17 +310,11 @@ COMPARISONS = {
 }
 
 
-def read_sequences(path: str, num_sequences: int) -> list[str]:
-    """The first usable ones, whole."""
-    usable = (c.sequence for r in read_records(path) if not (c := clean(r.letters)).problem)
-    return [sequence.decode() for sequence in islice(usable, num_sequences)]
-
-
 @contextmanager
 def workshop(args: argparse.Namespace) -> Iterator[Workshop]:
     with tempfile.TemporaryDirectory() as folder:
         sequences = read_sequences(args.fasta, args.num_sequences)
-        yield Workshop(Path(folder), sequences, args.hf_python, args.compiled)
+        yield Workshop(Path(folder), sequences, args)
 
 
 def main() -> None:
@@ -425,6 +332,7 @@ def main() -> None:
         default=True,
         help="in 4, also time theirs compiled, which takes minutes a run on a CPU",
     )
+    record.add_option(parser)
     args = parser.parse_args()
     with workshop(args) as made:
         lengths = made.query.lengths

@@ -14,6 +14,11 @@ INSTALL = (
 # later need a package of their own for the import alone.
 
 
+PCA = ("incremental", "fbpca")
+"""Its two ways to the residual's directions; the first is the training script's default."""
+PCA_NAMES = {"incremental": "IncrementalPCA", "fbpca": "fbpca"}
+
+
 class Fitted(NamedTuple):
     """What its two wrappers found, in our layout: y = z B, V in columns."""
 
@@ -31,22 +36,27 @@ def available() -> str | None:
     return None
 
 
-def fit(x: np.ndarray, y: np.ndarray) -> Fitted:
-    """``rdScaler(..., regressor_type="pcr", pca_type="incremental").fit(x, y)``, step by step.
+def fit(x: np.ndarray, y: np.ndarray, pca: str = PCA[0]) -> Fitted:
+    """``rdScaler(..., regressor_type="pcr", pca_type=pca).fit(x, y)``, step by step.
 
-    ``rdScaler`` itself takes only ESM-2's widths; its ``fit`` is these four lines: the regression
-    with its R2 on the training rows, the prediction, the residual, and IncrementalPCA in the
-    wrapper's batches of 131,072 rows.
+    ``rdScaler`` itself takes only ESM-2's widths; its ``fit`` is these lines: the regression with
+    its R2 on the training rows, the prediction, the residual, and its PCA (incremental: in the
+    wrapper's batches of 131,072 rows).
     """
-    from reverse_distillation.scaler.modules import IncrementalPCAWrapper, PCRegressionWrapper
+    from reverse_distillation.scaler.modules import (
+        IncrementalPCAWrapper,
+        PCRegressionWrapper,
+        fbpcaWrapper,
+    )
 
     regressor = PCRegressionWrapper()
-    pca = IncrementalPCAWrapper(n_components=y.shape[1] - x.shape[1])
+    wrapper = IncrementalPCAWrapper if pca == "incremental" else fbpcaWrapper
+    found = wrapper(n_components=y.shape[1] - x.shape[1])
     regressor.fit(X=x, y=y, validate=True)
-    pca.fit(y - regressor.predict(x))
+    found.fit(y - regressor.predict(x))
     m = int(regressor.n_significant_pcs_)
     coefficients = regressor.input_components_[:, :m] @ regressor.regressor.coef_.T
-    return Fitted(coefficients, pca.components_.T, m)
+    return Fitted(coefficients, found.components_.T, m)
 
 
 def silence() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
 from rd_lightning.evaluation.probes.ridge import DEFAULT_PENALTIES, RidgePath, ridge_path
 
+from . import record
 from .timing import machine, paired
 
 
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, default=10, help="how many, evenly spaced")
     parser.add_argument("--folds", type=int, default=5, help="how many of five are held out")
     parser.add_argument("--pairs", type=int, default=1)
+    record.add_option(parser)
     args = parser.parse_args()
     x, y = rows(args.rows, args.columns)
     widths = [args.columns * (i + 1) // args.widths for i in range(args.widths)]
@@ -90,9 +92,13 @@ def main() -> None:
 
     found = paired(ours, lambda: ridge_loop(x, y, folds, widths), args.pairs)
     print(found.report("Ridge loop"))
+    what = f"ridge path, {args.rows:,} x {args.columns:,}, {args.widths} widths x "
+    what += f"{len(DEFAULT_PENALTIES)} penalties"
+    record.write(args.record, record.Ratio(what, "a loop of scikit-learn's Ridge", found.ratios))
     _agree(found.our_result.all_predictions.numpy(), found.their_result)
     found = paired(ours, lambda: ridge_cv_loop(x, y, folds, widths), args.pairs)
     print(found.report("RidgeCV loop"))
+    record.write(args.record, record.Ratio(what, "a loop of scikit-learn's RidgeCV", found.ratios))
     _agree(found.our_result.predictions.numpy(), found.their_result)
 
 

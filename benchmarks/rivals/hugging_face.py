@@ -4,7 +4,7 @@
     python -m benchmarks.rivals.hugging_face sweep MODEL FASTA TOKENS [TOKENS ...]
     python -m benchmarks.rivals.hugging_face embed MODEL FASTA OUT.npy TOKENS
 
-Needs transformers 4.48 or later of version 4; ``convert`` needs fair-esm too.
+Needs transformers 4.56 or later of version 4; ``convert`` needs fair-esm too.
 """
 
 from __future__ import annotations

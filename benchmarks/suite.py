@@ -1,0 +1,113 @@
+"""What ``python -m benchmarks`` runs, in order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Benchmark(NamedTuple):
+    """A module of this package with arguments; ``FASTA`` stands for the file of sequences."""
+
+    name: str
+    title: str
+    module: str
+    arguments: str
+    quick: str
+    """The arguments of a try."""
+    records: bool = True
+    """It compares two sides, and takes ``--record``."""
+
+
+def _embedding(number: int, num_sequences: int, num_pairs: int) -> str:
+    return f"FASTA --only {number} --pairs {num_pairs} --num-sequences {num_sequences}"
+
+
+SUITE = [
+    Benchmark(
+        "fit-35M",
+        "Fit from embeddings, 8M to 35M",
+        "fit_from_embeddings",
+        "--dims 320 480 --rows 100000 --pairs 5 --pca incremental fbpca",
+        "--dims 32 48 --rows 500 --pairs 1 --pca incremental fbpca",
+    ),
+    Benchmark(
+        "fit-650M",
+        "Fit from embeddings, 8M to 650M",
+        "fit_from_embeddings",
+        "--dims 320 1280 --rows 100000 --pairs 5 --pca incremental fbpca",
+        "--dims 32 128 --rows 500 --pairs 1 --pca incremental fbpca",
+    ),
+    Benchmark(
+        "fit-chain",
+        "Fit from embeddings, the whole chain to 650M",
+        "fit_from_embeddings",
+        "--dims 320 480 640 1280 --rows 50000 --pairs 5 --pca incremental fbpca",
+        "--dims 32 48 64 128 --rows 500 --pairs 1 --pca incremental fbpca",
+    ),
+    Benchmark(
+        "fit-fasta",
+        "Fit from a FASTA file, 8M to 35M",
+        "fit_from_fasta",
+        "FASTA --pairs 5",
+        "FASTA --pairs 1 --max-residues 120",
+    ),
+    Benchmark(
+        "forward",
+        "Forward pass of ESM-2",
+        "backbone",
+        "FASTA --pairs 5 --num-sequences 100",
+        "FASTA --pairs 1 --num-sequences 2 --models 8M",
+    ),
+    Benchmark(
+        "embed-fair-esm",
+        "Embedding with 8M, fair-esm's extraction",
+        "embedding",
+        _embedding(1, 300, 5),
+        _embedding(1, 2, 1),
+    ),
+    Benchmark(
+        "embed-hugging-face",
+        "Embedding with 8M, Hugging Face's EsmModel",
+        "embedding",
+        _embedding(2, 300, 5),
+        _embedding(2, 2, 1),
+    ),
+    Benchmark(
+        "embed-alone",
+        "Embedding with 8M and 35M, the 35M alone",
+        "embedding",
+        _embedding(3, 60, 5),
+        _embedding(3, 2, 1),
+    ),
+    Benchmark(
+        "embed-official",
+        "Embedding with 8M and 35M, the official model",
+        "embedding",
+        _embedding(4, 60, 5) + " --no-compiled",
+        _embedding(4, 2, 1) + " --no-compiled",
+    ),
+    Benchmark(
+        "ridge",
+        "Evaluation: the ridge path",
+        "ridge_path",
+        "--folds 1 --pairs 5",
+        "--rows 60 --columns 20 --widths 2 --folds 1 --pairs 1",
+    ),
+    Benchmark(
+        "state",
+        "State: time and memory against residues",
+        "state",
+        "",
+        "--numbers 100 1000 --dims 32 48 --repeats 1",
+        records=False,
+    ),
+    Benchmark(
+        "solve",
+        "Solve: time against width",
+        "solve",
+        "--memory",
+        "--targets 35M 150M --repeats 1",
+        records=False,
+    ),
+    Benchmark("gpu", "On a CUDA device", "gpu", "", "", records=False),
+]
