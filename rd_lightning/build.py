@@ -28,6 +28,7 @@ def make_module(config: DictConfig) -> RDModule:
         config.target,
         weights=config.family.weights,
         solver=config.solver,
+        keep=config.keep,
         accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
         **config.regression,

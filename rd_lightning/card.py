@@ -19,6 +19,7 @@ def model_card(
     report: FitReport,
     repo_id: str,
     *,
+    member_dims: Sequence[int] | None = None,
     trained: bool = False,
 ) -> str:
     """Markdown with a YAML front matter, as the Hugging Face Hub reads it.
@@ -27,16 +28,18 @@ def model_card(
 
     Args:
         names, dims: of the levels, smallest first.
+        member_dims: widths of the members, where they are not those of the levels.
         repo_id: where the card will stand; its code loads from there.
         trained: whether the matrices may have been trained since the fit.
     """
     family = report.context.get("family")
     family = family if isinstance(family, str) else None
+    members = list(dims if member_dims is None else member_dims)
     sections = [
         _front_matter(family),
         f"# Reverse distillation of {f'{family}: ' if family else ''}{names[0]} to {names[-1]}",
-        _introduction(names, dims, family),
-        f"## Use\n\n{_use(names, dims, family, repo_id)}",
+        _introduction(names, dims, members, family),
+        f"## Use\n\n{_use(names, dims, members, family, repo_id)}",
         f"## Levels\n\n{_levels(names, dims, report)}",
         f"## Fit\n\n{_fit(names, family, report)}",
         f"## Limits\n\n{_limits(names, family, report, trained)}",
@@ -56,29 +59,40 @@ def _front_matter(family: str | None) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _introduction(names: Sequence[str], dims: Sequence[int], family: str | None) -> str:
+def _introduction(
+    names: Sequence[str], dims: Sequence[int], members: Sequence[int], family: str | None
+) -> str:
     whose = f" of the family `{family}`" if family else ""
+    first = f"the embedding of {names[0]} as it is"
+    if dims[0] < members[0]:
+        first = f"the leading principal components of the {members[0]} of {names[0]}"
     return (
         f"An `RDHead` of `rd_lightning`: it takes the residue embeddings of the protein language "
         f"models{whose} ({', '.join(names)}) and gives nested ones by reverse distillation "
-        f"([Catrina et al., ICLR 2026]({_PAPER})). The first {dims[0]} columns are the embedding "
-        f"of {names[0]} as it is; each larger model adds what the smaller ones do not explain. "
+        f"([Catrina et al., ICLR 2026]({_PAPER})). The first {dims[0]} columns are "
+        f"{first}; each larger model adds what the smaller ones do not explain. "
         "Embed once, keep as many of the first columns as you need. The models' own weights are "
         "not in this repository."
     )
 
 
-def _use(names: Sequence[str], dims: Sequence[int], family: str | None, repo_id: str) -> str:
+def _use(
+    names: Sequence[str],
+    dims: Sequence[int],
+    members: Sequence[int],
+    family: str | None,
+    repo_id: str,
+) -> str:
     if family is None:
         return _python(
             "import torch",
             "from rd_lightning import RDHead",
             "",
             f'head = RDHead.from_pretrained("{repo_id}")',
-            f"z = head([torch.randn(10, d) for d in head.dims])  # (10, {dims[-1]})",
+            f"z = head([torch.randn(10, d) for d in head.member_dims])  # (10, {dims[-1]})",
         ) + (
             "\n\nIn place of `torch.randn`: the embeddings of 10 residues by "
-            f"{', '.join(names)}, of {_listed(dims)} columns."
+            f"{', '.join(names)}, of {_listed(members)} columns."
         )
     return _python(
         "from rd_lightning import RDModel",
@@ -124,7 +138,9 @@ def _fit(names: Sequence[str], family: str | None, report: FitReport) -> str:
     digests = dict.fromkeys(digest for digest in found if digest)
     weights = context.get("weights", {})
     versions = context.get("versions", {})
-    options = ", ".join(f"{k}={v}" for k, v in report.options.items() if v is not None)
+    keep = None if report.keep is None else list(report.keep)
+    chosen = {**report.options, "keep": keep}
+    options = ", ".join(f"{k}={v}" for k, v in chosen.items() if v is not None)
     facts: list[tuple[str, Any]] = [
         ("family", family),
         ("options", options),

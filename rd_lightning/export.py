@@ -137,9 +137,9 @@ class _Part(nn.Module, ABC):
         self.head, self.columns = head, columns
 
     def nested(self, members: list[Tensor]) -> Tensor:
-        # Of one member the head is the identity; that its reshaping there and back fits every
+        # That the reshaping there and back of a head without matrices, the identity, fits every
         # length is more than torch.export can prove.
-        z = members[0] if len(members) == 1 else self.head(members)
+        z = self.head(members) if self.head.state_dict() else members[0]
         return z[..., : self.columns]
 
     @property
@@ -179,7 +179,7 @@ class _HeadAlone(_Part):
     def example(self, batch: int, length: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(0)
         found = {}
-        for name, width in zip(self.head.names, self.head.dims, strict=True):
+        for name, width in zip(self.head.names, self.head.member_dims, strict=True):
             h = torch.randn(batch, length, width, generator=generator, dtype=self.head.dtype)
             found[f"h_{module_key(name)}"] = h.to(self.device)
         return found

@@ -30,6 +30,7 @@ class Block(NamedTuple):
 
     projection = V_k', mapping = -(B_k V_k)', bias centres the residual: the regression is folded
     in, so the d_k-wide prediction z_{k-1} B_k is never formed. Laid out as ``nn.Linear.weight``.
+    The first member's, where its level has fewer columns than it: z_0 has none.
     """
 
     projection: Float[Tensor, "q d"]
@@ -48,9 +49,19 @@ class RDHead(PushToHub, nn.Module):
     through to the inputs. Computed in the dtype of the buffers, outside of autocast: the inputs are
     cast to it, and the output has it.
 
+    Of a fit with ``keep=`` the levels are narrower than their members, and a first level that is
+    holds h_1's leading principal components in place of h_1; all else is the same.
+
+    Args:
+        dims: widths of the levels.
+        blocks: of the second member and all that follow; of the first too, if its level is
+            narrower than it.
+        member_dims: widths of the members, where they are not those of the levels.
+
     Attributes:
         names: of the members, smallest first.
-        dims: their widths; also the widths of the levels.
+        dims: the widths of the levels; without ``keep`` also of the members.
+        member_dims: the widths of the members.
         report: the fit's figures and where the head comes from.
     """
 
@@ -60,26 +71,39 @@ class RDHead(PushToHub, nn.Module):
         dims: Sequence[int],
         blocks: Sequence[Block],
         report: FitReport,
+        *,
+        member_dims: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.dims = tuple(int(d) for d in dims)
+        self.member_dims = self.dims if member_dims is None else tuple(int(d) for d in member_dims)
         self.report = report
-        if not len(self.names) == len(self.dims) == len(blocks) + 1:
+        if not (
+            len(self.names) == len(self.dims) == len(self.member_dims)
+            and len(blocks) == self.num_levels - self._first
+        ):
             raise InputError(
-                f"{len(names)} names, {len(dims)} widths and {len(blocks)} blocks do not fit"
+                f"{len(names)} names, {len(dims)} widths of levels, {len(self.member_dims)} of "
+                f"members and {len(blocks)} blocks do not fit"
             )
-        for k, block in enumerate(blocks, start=1):
+        for k, block in enumerate(blocks, start=self._first):
             for name, shape in self._shapes(k).items():
                 tensor = getattr(block, name)
                 if tuple(tensor.shape) != shape:
                     raise InputError(f"{name}_{k} is of shape {tuple(tensor.shape)}, not {shape}")
                 self.register_buffer(f"{name}_{k}", tensor.detach().contiguous())
 
+    @property
+    def _first(self) -> int:
+        """Number of the first block: 0 where the first level is narrower than its member."""
+        return int(self.member_dims[:1] == self.dims[:1])
+
     def _shapes(self, k: int) -> dict[str, tuple[int, ...]]:
-        before, width = self.dims[k - 1], self.dims[k]
-        added = width - before
-        return {"projection": (added, width), "mapping": (added, before), "bias": (added,)}
+        before = self.dims[k - 1] if k else 0
+        added = self.dims[k] - before
+        shapes = {"projection": (added, self.member_dims[k]), "mapping": (added, before)}
+        return {**shapes, "bias": (added,)}
 
     @property
     def width(self) -> int:
@@ -103,7 +127,7 @@ class RDHead(PushToHub, nn.Module):
             InputError: not the first k members, or their shapes do not fit.
         """
         members = self._in_order(embeddings)
-        return self.extend(members[0], members[1:])
+        return self._extend(self._first_level(members[0]), members[1:], 1)
 
     def extend(
         self, z: Float[Tensor, "... _"], embeddings: Sequence[Float[Tensor, "... _"]]
@@ -117,13 +141,25 @@ class RDHead(PushToHub, nn.Module):
             InputError: ``z`` is not of the width of a level, or the embeddings do not follow it.
         """
         first = self.level(z.shape[-1])
-        expected = self.dims[first : first + len(embeddings)]
+        expected = self.member_dims[first : first + len(embeddings)]
         if [h.shape for h in embeddings] != [(*z.shape[:-1], d) for d in expected]:
             shapes = [tuple(h.shape) for h in embeddings]
             raise InputError(
-                f"after {self.names[first - 1]} come embeddings of widths {self.dims[first:]} and "
-                f"leading shape {tuple(z.shape[:-1])}; got {shapes}"
+                f"after {self.names[first - 1]} come embeddings of widths "
+                f"{self.member_dims[first:]} and leading shape {tuple(z.shape[:-1])}; got {shapes}"
             )
+        return self._extend(z, embeddings, first)
+
+    def _first_level(self, h: Tensor) -> Tensor:
+        """z_1: h_1 itself, or its components."""
+        if self._first:
+            return h
+        with torch.autocast(h.device.type, enabled=False):
+            return F.linear(
+                h.to(self.dtype), self._tensor("projection", 0), self._tensor("bias", 0)
+            )
+
+    def _extend(self, z: Tensor, embeddings: Sequence[Tensor], first: int) -> Tensor:
         leading = z.shape[:-1]
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(self.dtype).reshape(-1, z.shape[-1])
@@ -143,6 +179,7 @@ class RDHead(PushToHub, nn.Module):
 
     def digest(self) -> str:
         """BLAKE2b of names, widths and every number: equal for equal heads, whatever their file."""
+        # The members' widths stand in the shapes of the projections.
         hasher = hashlib.blake2b(repr((self.names, self.dims)).encode(), digest_size=16)
         for name, tensor in sorted(self.state_dict().items()):
             hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -154,8 +191,10 @@ class RDHead(PushToHub, nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the matrices and the output; float32 for a head of one member."""
-        return self._tensor("bias", 1).dtype if self.num_levels > 1 else torch.float32
+        """Of the matrices and the output; float32 for a head without any."""
+        if self.num_levels == self._first:
+            return torch.float32
+        return self._tensor("bias", self._first).dtype
 
     def _in_order(self, embeddings: Sequence[Tensor] | Mapping[str, Tensor]) -> list[Tensor]:
         if isinstance(embeddings, Mapping):
@@ -169,7 +208,7 @@ class RDHead(PushToHub, nn.Module):
             members = list(embeddings)
         if not 1 <= len(members) <= len(self.dims):
             raise InputError(f"expected 1 to {len(self.dims)} embeddings, got {len(members)}")
-        for h, name, width in zip(members, self.names, self.dims, strict=False):
+        for h, name, width in zip(members, self.names, self.member_dims, strict=False):
             if h.shape[-1] != width or h.shape[:-1] != members[0].shape[:-1]:
                 shapes = [tuple(m.shape) for m in members]
                 raise InputError(
@@ -194,11 +233,15 @@ class RDHead(PushToHub, nn.Module):
     def truncate(self, name_or_width: str | int) -> RDHead:
         """The head up to a level; its output is a prefix of this one's, bit for bit."""
         k = self.level(name_or_width)
-        blocks = [Block(*(self._tensor(name, j) for name in Block._fields)) for j in range(1, k)]
-        return RDHead(self.names[:k], self.dims[:k], blocks, self.report.truncated(k))
+        numbers = range(self._first, k)
+        blocks = [Block(*(self._tensor(name, j) for name in Block._fields)) for j in numbers]
+        report, members = self.report.truncated(k), self.member_dims[:k]
+        return RDHead(self.names[:k], self.dims[:k], blocks, report, member_dims=members)
 
     def extra_repr(self) -> str:
         levels = " -> ".join(f"{n} ({d})" for n, d in zip(self.names, self.dims, strict=True))
+        if self.member_dims != self.dims:
+            levels += f" of members of {', '.join(map(str, self.member_dims))}"
         return f"{levels}, regression={self.report.regression}, dtype={self.dtype}"
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
@@ -210,6 +253,7 @@ class RDHead(PushToHub, nn.Module):
             "kind": _KIND,
             "names": list(self.names),
             "dims": list(self.dims),
+            "member_dims": list(self.member_dims),
             "report": self.report.to_dict(),
         }
         write_json(folder / CONFIG_FILE, config)
@@ -218,7 +262,14 @@ class RDHead(PushToHub, nn.Module):
         """Write the files of :meth:`save_pretrained` and the model card, ``README.md``."""
         self.save_pretrained(folder)
         trained = any(True for _ in self.parameters())
-        card = model_card(self.names, self.dims, self.report, repo_id, trained=trained)
+        card = model_card(
+            self.names,
+            self.dims,
+            self.report,
+            repo_id,
+            member_dims=self.member_dims,
+            trained=trained,
+        )
         (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
@@ -238,12 +289,17 @@ class RDHead(PushToHub, nn.Module):
         config = _read_config(path / CONFIG_FILE)
         tensors, _ = read_tensors(path / TENSORS_FILE, _KIND)
         try:
+            dims = config["dims"]
+            members = config.get("member_dims", dims)
             blocks = [
                 Block(*(tensors[f"{name}_{k}"] for name in Block._fields))
-                for k in range(1, len(config["dims"]))
+                for k in range(int(members[:1] == dims[:1]), len(dims))
             ]
             report = FitReport.from_dict(config["report"])
-            return cls(config["names"], config["dims"], blocks, report)
+            head = cls(config["names"], dims, blocks, report, member_dims=members)
+            if extra := tensors.keys() - head.state_dict().keys():
+                raise InputError(f"{folder}: the files do not fit each other (unused {min(extra)})")
+            return head
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder}: the files do not fit each other ({error})") from error
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Solver = Literal["auto", "exact", "randomized"]
+"""How leading eigenvectors are found; "auto" is for who knows the widths to decide."""
 
 log = logging.getLogger(__name__)
 

@@ -41,7 +41,7 @@ def merge(config: DictConfig) -> None:
     for (_, of), present in Counter((part.plan, part.of) for part in total.parts).items():
         if present < of:
             console.print(f"note: {present} part(s) of {of} merged; the others are not in")
-    options = {"solver": config.solver, **config.regression}
+    options = {"solver": config.solver, "keep": config.keep, **config.regression}
     head = solve_state(total, options)
     write_state(total, head, folder, plain(config))
     print_stages(console, head.report)

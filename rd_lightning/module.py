@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from .embedding import embed_in_pieces
 from .errors import InputError, check_choice
 from .families import Family, get_family
 from .head import RDHead
+from .linalg import Solver
 from .moments import JointMoments, Precision
 from .nonfinite import FiniteWatch
 from .plan import PlanSettings, Window
@@ -26,7 +28,8 @@ from .provenance import versions
 from .regression import ComponentRule, Regression
 from .resume import check_resumed
 from .rows import batch_mean, finite_rows
-from .solve import Solver, check_options, check_rows, fit_chain
+from .solvable import check_options, check_rows
+from .solve import fit_chain
 from .state import FitState
 
 
@@ -45,7 +48,7 @@ class RDModule(L.LightningModule):
         family: "esm2", "mini", a registered name, or a :class:`rd_lightning.families.Family`.
         target: the largest member to use; the family's largest by default.
         weights: folder with the weights; by default bundled (mini) or downloaded (esm2).
-        regression, num_components, ridge, solver: see :func:`rd_lightning.fit_chain`.
+        regression, num_components, ridge, solver, keep: see :func:`rd_lightning.fit_chain`.
         accumulate: arithmetic of the moments, see :class:`rd_lightning.JointMoments`.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
             way it never reaches the moments.
@@ -65,6 +68,7 @@ class RDModule(L.LightningModule):
         num_components: ComponentRule = "marchenko_pastur",
         ridge: float | None = None,
         solver: Solver = "auto",
+        keep: Sequence[int] | None = None,
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
     ) -> None:
@@ -80,6 +84,7 @@ class RDModule(L.LightningModule):
             "num_components": num_components,
             "ridge": ridge,
             "solver": solver,
+            "keep": keep,
         }
         self.dims = tuple(member.width for member in self.members)
         self.names = tuple(member.name for member in self.members)

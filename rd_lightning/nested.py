@@ -70,7 +70,7 @@ class NestedModel(PushToHub, nn.Module):
         super().__init__()
         self.family = get_family(family) if isinstance(family, str) else family
         num_members, self.width = reach(head, level, width)
-        self.members = _members(self.family, head)[:num_members]
+        self.members = members_of(self.family, head)[:num_members]
         self.head = head.truncate(head.names[num_members - 1])
         if not freeze:
             self.head.trainable_()
@@ -325,10 +325,15 @@ def family_of(head: RDHead, folder: str | os.PathLike) -> str:
     return family
 
 
-def _members(family: Family, head: RDHead) -> tuple[Member, ...]:
+def members_of(family: Family, head: RDHead) -> tuple[Member, ...]:
+    """The members that a head takes embeddings of.
+
+    Raises:
+        InputError: the family does not begin with them.
+    """
     members = family.members[: head.num_levels]
     found = [(m.name, m.width) for m in members]
-    wanted = list(zip(head.names, head.dims, strict=True))
+    wanted = list(zip(head.names, head.member_dims, strict=True))
     if found != wanted:
         raise InputError(
             f"the head is of {wanted} (name, width), but the family {family.name} begins {found}"

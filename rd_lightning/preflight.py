@@ -51,6 +51,8 @@ def print_preflight(
     ]
     if noted := _noted(scan):
         rows.insert(4, ("noted", noted))
+    if (keep := module.solve_options["keep"]) is not None:
+        rows.insert(1, ("levels", f"{' -> '.join(map(str, keep))} columns"))
     print_facts(console, rows)
 
 

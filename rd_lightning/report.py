@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -57,6 +57,10 @@ class FitReport:
     """Total variance of z_1, ..., z_K on the fit set."""
     context: dict[str, Any] = field(default_factory=dict)
     """Family, sequences, digest of the FASTA, precision, software versions: what the run knew."""
+    keep: tuple[int, ...] | None = None
+    """Columns of the levels, where they are not the members' widths."""
+    first_kept_variance: float = 1.0
+    """Share of h_1's variance in z_1: below 1 where ``keep`` makes it narrower than h_1."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -67,8 +71,12 @@ class FitReport:
 
     def truncated(self, num_members: int) -> FitReport:
         """The report of the first ``num_members`` members alone."""
-        fields = {**self.__dict__, "stages": self.stages[: num_members - 1]}
-        return FitReport(**{**fields, "level_variance": self.level_variance[:num_members]})
+        return replace(
+            self,
+            stages=self.stages[: num_members - 1],
+            level_variance=self.level_variance[:num_members],
+            keep=None if self.keep is None else self.keep[:num_members],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,5 +87,6 @@ class FitReport:
             StageReport(**{**stage, "residual_spectrum": tuple(stage["residual_spectrum"])})
             for stage in values["stages"]
         )
-        variance = tuple(values["level_variance"])
-        return cls(**{**values, "stages": stages, "level_variance": variance})
+        variance, keep = tuple(values["level_variance"]), values.get("keep")
+        keep = None if keep is None else tuple(keep)
+        return cls(**{**values, "stages": stages, "level_variance": variance, "keep": keep})

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .errors import InputError, check_choice
+from .errors import InputError
 from .head import Block, RDHead
-from .linalg import eigh_descending, randomized_eigh
+from .linalg import Solver, eigh_descending, randomized_eigh
 from .moments import JointMoments
 from .regression import (
     ComponentRule,
     Regression,
     SecondMoments,
     Solution,
-    check_rule,
     regress,
     residual_moments,
 )
 from .report import FitReport, StageReport
+from .solvable import check_options, check_rows
 
-Solver = Literal["auto", "exact", "randomized"]
 # "auto" takes the randomized solver only where it is several times faster and still within 1e-3
 # of the exact captured variance; ESM-2's chain keeps a quarter to a half of the directions.
 RANDOMIZED_FROM_WIDTH = 2048
@@ -39,6 +38,7 @@ def fit_chain(
     num_components: ComponentRule = "marchenko_pastur",
     ridge: float | None = None,
     solver: Solver = "auto",
+    keep: Sequence[int] | None = None,
     heldout: JointMoments | None = None,
     dtype: torch.dtype = torch.float32,
     context: Mapping[str, Any] | None = None,
@@ -59,6 +59,11 @@ def fit_chain(
         ridge: the penalty alpha of scikit-learn's ``Ridge``; ridge only, and needed there.
         solver: of V_k: "exact", "randomized" (subspace iteration, seeded), or "auto", which
             takes randomized for heads narrow beside their member (below 1/8 of 2,048 or more).
+        keep: columns of each level, smallest first and growing, where they are not to be the
+            members' widths d_k; needed where those do not grow. Level k keeps all columns of level
+            k - 1 and adds keep_k - keep_{k-1} leading directions of the residual, of which there
+            are d_k. A first level of fewer columns than d_1 holds the leading principal components
+            of h_1 about its mean; its regressions are on these.
         heldout: moments of other sequences, for R2 and the "heldout" rule.
         dtype: of the head's buffers, rounded once from the float64 solution.
         context: facts about the run for the report.
@@ -67,8 +72,8 @@ def fit_chain(
         A frozen head whose ``report`` holds every stage's figures.
 
     Raises:
-        InputError: the options do not fit together, a width does not grow, or there are no more
-            rows than columns of the widest member.
+        InputError: the options do not fit together, a width does not grow (without ``keep``), or
+            there are no more rows than columns of the widest member.
     """
     names = [str(k + 1) for k in range(len(moments.dims))] if names is None else list(names)
     check_options(
@@ -78,12 +83,14 @@ def fit_chain(
         num_components=num_components,
         ridge=ridge,
         solver=solver,
+        keep=keep,
     )
+    widths = moments.dims if keep is None else tuple(keep)
     if heldout is not None and heldout.dims != moments.dims:
         raise InputError(f"held-out moments have widths {heldout.dims}, the fit's {moments.dims}")
     num_rows, num_heldout = moments.num_rows, 0 if heldout is None else heldout.num_rows
     check_rows(num_rows, num_heldout, moments.dims, names, num_components)
-    chain = _Chain(moments, heldout)
+    chain = _Chain(moments, heldout, widths[0])
     stages = []
     for k in range(1, len(names)):
         fit, other = chain.second_moments(k)
@@ -96,7 +103,7 @@ def fit_chain(
             heldout=other,
         )
         residual = residual_moments(fit, solution.coefficients)
-        rank = moments.dims[k] - moments.dims[k - 1]
+        rank = widths[k] - widths[k - 1]
         values, vectors, used = _top(residual, rank, solver)
         stages.append(
             _stage(names, k, fit, solution, residual, values, rank, used)
@@ -112,8 +119,11 @@ def fit_chain(
         stages=tuple(StageReport(**stage) for stage in stages),
         level_variance=tuple(chain.level_variance),
         context=dict(context or {}),
+        keep=None if keep is None else widths,
+        first_kept_variance=chain.first_kept_variance,
     )
-    return RDHead(names, moments.dims, [b.to(dtype) for b in chain.blocks], report)
+    blocks = [block.to(dtype) for block in chain.blocks]
+    return RDHead(names, widths, blocks, report, member_dims=moments.dims)
 
 
 class _View(NamedTuple):
@@ -122,6 +132,14 @@ class _View(NamedTuple):
     zz: Float[Tensor, "z z"]
     zh: Float[Tensor, "z D"]
     hh: Float[Tensor, "D D"]
+
+    @classmethod
+    def of_first(cls, hh: Tensor, first: slice, components: Tensor | None) -> _View:
+        """z_1 = h_1, or its components (d_1, n)."""
+        if components is None:
+            return cls(hh[first, first], hh[first], hh)
+        zh = components.mT @ hh[first]
+        return cls(zh[:, first] @ components, zh, hh)
 
     def extended(self, columns: slice, coefficients: Tensor, vectors: Tensor) -> _View:
         """z grown by r V, r = h - z B: linear in what is known already."""
@@ -138,27 +156,35 @@ class _View(NamedTuple):
 class _Chain:
     """The growing z_k: its second moments on the fit and the held-out set, and the head's blocks.
 
-    Both sets are seen about the fit's means, which is what the head subtracts.
+    Both sets are seen about the fit's means, which is what the head subtracts. z_1 is h_1, or its
+    ``first_width`` leading principal components.
     """
 
-    def __init__(self, moments: JointMoments, heldout: JointMoments | None) -> None:
+    def __init__(
+        self, moments: JointMoments, heldout: JointMoments | None, first_width: int
+    ) -> None:
         ends = torch.tensor(moments.dims).cumsum(0).tolist()
         self.columns = [slice(e - d, e) for e, d in zip(ends, moments.dims, strict=True)]
         self.mean = moments.mean
-        self.z_mean = self.mean[self.columns[0]]
-        self.fit = self._first(moments.covariance)
+        covariance, first = moments.covariance, self.columns[0]
+        self.blocks: list[Block] = []
+        self.z_mean, components = self.mean[first], None
+        if first_width < moments.dims[0]:
+            components = eigh_descending(covariance[first, first])[1][:, :first_width]
+            bias = -self.z_mean @ components
+            self.blocks.append(Block(components.mT, bias.new_empty(first_width, 0), bias))
+            self.z_mean = torch.zeros_like(bias)
+        self.fit = _View.of_first(covariance, first, components)
         self.heldout = self.heldout_total = None
         if heldout is not None and heldout.num_rows > 1:
             scatter = heldout.scatter.to(self.mean.device) / heldout.num_rows
             offset = heldout.mean.to(self.mean.device) - self.mean
-            self.heldout = self._first(scatter + torch.outer(offset, offset))
+            seen = scatter + torch.outer(offset, offset)
+            self.heldout = _View.of_first(seen, first, components)
             self.heldout_total = scatter.diagonal()
-        self.blocks: list[Block] = []
         self.level_variance = [self.fit.zz.trace().item()]
-
-    def _first(self, hh: Tensor) -> _View:
-        first = self.columns[0]
-        return _View(hh[first, first], hh[first], hh)
+        whole = covariance[first, first].trace().item()
+        self.first_kept_variance = 1.0 if components is None else self.level_variance[0] / whole
 
     def second_moments(self, k: int) -> tuple[SecondMoments, SecondMoments | None]:
         columns = self.columns[k]
@@ -225,57 +251,3 @@ def _stage(
         "solver": solver,
         "residual_spectrum": tuple(values.tolist()),
     }
-
-
-def check_options(
-    dims: Sequence[int],
-    names: Sequence[str],
-    *,
-    regression: str,
-    num_components: ComponentRule,
-    ridge: float | None,
-    solver: str,
-) -> None:
-    """Raise InputError unless :func:`fit_chain` could solve members of these widths so.
-
-    For those who stream for hours first and want to know before.
-    """
-    if len(names) != len(dims):
-        raise InputError(f"{len(names)} names for {len(dims)} models")
-    if len(set(names)) != len(names):
-        raise InputError(f"the names must differ; got {list(names)}")
-    for k in range(1, len(dims)):
-        if dims[k] <= dims[k - 1]:
-            before, name = names[k - 1], names[k]
-            advice = f"leave {before} or {name} out"
-            if dims[k] < dims[k - 1]:
-                advice += f", or put {name} before {before}"
-            raise InputError(
-                f"widths must grow, but {name} has {dims[k]} after {before}'s {dims[k - 1]}: a "
-                "level keeps all columns of the one before it and adds the difference in width, "
-                f"so {name} could add none; {advice}"
-            )
-    check_choice("regression", regression, get_args(Regression))
-    check_choice("solver", solver, get_args(Solver))
-    if (regression == "ridge") != (ridge is not None):
-        raise InputError("ridge, the penalty, goes with regression='ridge', which needs it")
-    if ridge is not None and not (isinstance(ridge, (int, float)) and ridge >= 0):
-        raise InputError(f"ridge is a penalty of at least 0, not {ridge!r}")
-    if regression == "pcr":
-        check_rule(num_components, dims[0])
-
-
-def check_rows(
-    num_rows: int, num_heldout: int, dims: Sequence[int], names: Sequence[str], rule: ComponentRule
-) -> None:
-    """Raise InputError unless so many residues determine the chain of these widths."""
-    if num_rows <= max(dims):
-        raise InputError(
-            f"{num_rows} residues cannot determine {max(dims)} directions of {names[-1]}: more "
-            "residues than columns are needed; give more sequences"
-        )
-    if rule == "heldout" and num_heldout < 2:
-        raise InputError(
-            'num_components="heldout" needs held-out sequences, but none is held out; raise the '
-            "share heldout (rd-fit: data.heldout), or choose another rule"
-        )

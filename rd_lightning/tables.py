@@ -27,6 +27,11 @@ def print_stages(console: Console, report: FitReport) -> None:
             f"{stage.kept_variance:.1%} by {stage.rank}",
         )
     console.print(table)
+    if report.keep is not None and report.first_kept_variance < 1:
+        console.print(
+            f"the first level holds {report.first_kept_variance:.1%} of its model's variance "
+            f"in {report.keep[0]} components"
+        )
 
 
 def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:

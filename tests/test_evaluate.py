@@ -218,7 +218,7 @@ def test_one_hot_needs_no_model(inside, capsys):
         (("assays=assays", "fit=fit", "num_folds=1"), "num_folds is a whole number of at least 2"),
         (("assays=assays", "fit=fit", "nonlinear.features=8"), "not the sequences of the fit"),
         (("assays=assays", "fit=fit", "asays=x"), "did you mean assays"),
-        (("assays=assays", "fit=fit", "family=mini"), "no key 'family' in the configuration"),
+        (("assays=assays", "fit=fit", "trainer=cpu"), "no key 'trainer' in the configuration"),
         (("assays=assays", "fit=fit", "widths=[0,5]"), "widths are from 1 to 64"),
         (("assays=assays", "fit=fit", "columns.score=fitness"), "no column fitness"),
     ],

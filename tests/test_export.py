@@ -85,7 +85,9 @@ def assert_same(run: Callable[..., torch.Tensor], model: RDModel, **options: int
 
 def members(head: RDHead, *leading: int, seed: int = 0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(*leading, d, generator=generator, dtype=head.dtype) for d in head.dims]
+    return [
+        torch.randn(*leading, d, generator=generator, dtype=head.dtype) for d in head.member_dims
+    ]
 
 
 def inputs_of(names: Sequence[str], embeddings: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -161,6 +163,18 @@ def test_a_head_for_any_batch(dtype, width, tmp_path, recwarn):
         assert z.dtype == dtype
         assert torch.equal(z[..., :8], h[0])
         torch.testing.assert_close(z, head(h)[..., :width], rtol=0, atol=1e-5)
+
+
+@needs_onnx
+@pytest.mark.parametrize("width", [14, 4])
+def test_levels_narrower_than_their_members(width, tmp_path):
+    dims = (8, 12, 16)
+    moments = JointMoments(dims).update(family_rows(400, dims, 0))
+    head = fit_chain(moments, names="ABC", keep=(4, 9, 14))
+    to_onnx(head, tmp_path / "head.onnx", width=width)
+    h = members(head, 3, 11)[: 3 if width == 14 else 1]
+    z = load(tmp_path / "head.onnx")(**inputs_of("ABC"[: len(h)], h))
+    torch.testing.assert_close(z, head(h), rtol=0, atol=1e-5)
 
 
 @needs_onnx

@@ -11,7 +11,7 @@ FLOORS = [
     {"errors", "precision", "distributed", "strategy", "report", "provenance", "esm2", "linalg"},
     {"rows", "progress", "formats.base", "hub", "card"},
     {"fasta", "storage", "deal", "official", "regression", "tables", "command"},
-    {"store", "tokens", "moments", "head", "plots"},
+    {"store", "tokens", "moments", "head", "plots", "solvable"},
     {"sharing", "dealt", "families", "plan", "solve", "formats"},
     {"formats.hdf5", "formats.fair_esm", "formats.parquet", "formats.npy"},
     {"backbone", "batch", "state", "estimate", "nonfinite", "hugging_face"},

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -19,12 +20,15 @@ from rd_lightning.backbone import Backbone
 from rd_lightning.command import config_folder, quiet_libraries
 from rd_lightning.errors import InputError
 from rd_lightning.esm2 import encode as encode_fair
+from rd_lightning.evaluate import main as rd_evaluate
 from rd_lightning.families import Member, get_family
 from rd_lightning.fasta import RESIDUES
+from rd_lightning.fit import main as rd_fit
 from rd_lightning.hugging_face import encode, family_from_config, load, residue_tokenizer
 from rd_lightning.tokens import esm_tokenizer
 
 from .conftest import clean_environment, random_sequences
+from .test_evaluate import write_assay
 
 transformers = pytest.importorskip(
     "transformers", minversion="4.56", reason="transformers (4.56 to below 5) is not installed"
@@ -332,6 +336,31 @@ def test_the_command_fits_encoders_named_on_the_command_line(tmp_path, fasta, me
     assert head.report.context["family"] == "two"
 
 
+def test_a_family_named_on_the_command_line_is_evaluated(
+    tmp_path, fasta, members, monkeypatch, capsys
+):
+    """A fit and an evaluation with the same members; others are refused by their weights."""
+    monkeypatch.chdir(tmp_path)
+    fasta(random_sequences(30, 0))
+    write_assay(tmp_path / "P1.csv", 0)
+    listed = ",".join(f"{{name:{m['name']},path:{m['path']}}}" for m in members)
+    family = ("family=hugging_face", "family.name=two", f"family.members=[{listed}]")
+    monkeypatch.setattr(sys, "argv", ["rd-fit", *family, "data.fasta=x.fasta", "out=run"])
+    rd_fit()
+    settings = ("fit=run", "assays=P1.csv", "representations=[raw,rd]", "num_resamples=20")
+    monkeypatch.setattr(sys, "argv", ["rd-evaluate", *family, *settings, "out=evaluated"])
+    rd_evaluate()
+    assert "two: S (8) -> L (16)" in capsys.readouterr().out
+    found = pd.read_parquet("evaluated/results.parquet")
+    assert set(found["representation"]) == {"raw", "rd"}
+    assert found["value"].notna().all()
+
+    monkeypatch.setattr(sys, "argv", ["rd-evaluate", *settings, "out=other"])
+    with pytest.raises(SystemExit):
+        rd_evaluate()
+    assert "no family 'two'; known are" in capsys.readouterr().err
+
+
 def test_the_configuration_alone_says_what_is_missing():
     config = yaml.safe_load((config_folder() / "family" / "hugging_face.yaml").read_text())
     with pytest.raises(InputError, match=r"family.members lists at least two encoders.*name:8M"):
@@ -340,7 +369,7 @@ def test_the_configuration_alone_says_what_is_missing():
 
 def test_widths_that_do_not_grow(members):
     family = family_from_config({"name": "x", "members": members[::-1]})
-    with pytest.raises(InputError, match="S has 8 after L's 16.*put S before L"):
+    with pytest.raises(InputError, match=r"S has 8 after L's 16.*keep=\[4,8\]"):
         RDModule(family)
 
 

@@ -168,11 +168,9 @@ def test_fewer_residues_than_columns():
 
 
 def test_widths_must_grow():
-    with pytest.raises(
-        InputError, match="b has 5 after a's 5.* b could add none; leave a or b out$"
-    ):
+    with pytest.raises(InputError, match="b has 5 after a's 5.* b could add none; .*leave a"):
         fit_chain(moments_of(family_rows(100, [5, 5], 0)), names=["a", "b"])
-    with pytest.raises(InputError, match="c has 6 after b's 7.*, or put c before b"):
+    with pytest.raises(InputError, match=r"c has 6 after b's 7.* keep=\[1,3,6\]"):
         fit_chain(moments_of(family_rows(100, [5, 7, 6], 0)), names=["a", "b", "c"])
 
 

@@ -13,7 +13,7 @@ def facts(job: EvaluateJob) -> dict[str, str]:
     if job.fitted is not None:
         levels = " -> ".join(f"{name} ({d})" for name, d in job.levels.items())
         number = job.fitted.head.report.num_residues
-        found["family"] = f"{job.family_name}: {levels}, fitted on {number:,} residues"
+        found["family"] = f"{job.family.name}: {levels}, fitted on {number:,} residues"
     for assay in job.assays:
         schemes = ", ".join(job.schemes[assay.name])
         found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"

@@ -17,10 +17,11 @@ from omegaconf import DictConfig
 from ..backbone import load_backbones, weight_digests
 from ..command import plain
 from ..errors import InputError, check_choice, check_whole
-from ..families import get_family
+from ..families import Family
 from ..formats.base import safe_name
+from ..hugging_face import family_from_config
 from ..inference.streams import stream_tokens
-from ..nested import family_of
+from ..nested import family_of, members_of
 from ..state import differences
 from ..storage import atomic_path, write_json
 from .assays.assay import Assay, read_assays
@@ -124,18 +125,19 @@ class EvaluateJob:
         return found if self.nonlinear is None else [*found, *self.nonlinear.representations]
 
     @cached_property
-    def family_name(self) -> str:
+    def family(self) -> Family:
         assert self.fitted is not None
-        return family_of(self.fitted.head, self.config.fit)
+        name = self.config.family.name or family_of(self.fitted.head, self.config.fit)
+        return family_from_config({**self.config.family, "name": name})
 
     @cached_property
     def _loaded(self) -> tuple[torch.nn.ModuleDict, dict[str, str]]:
         """The backbones, and the digests of their weights, which are the fit's."""
         assert self.fitted is not None
-        family = get_family(self.family_name)
-        weights = None if self.config.weights is None else Path(self.config.weights)
-        members = family.members[: self.fitted.head.num_levels]
-        backbones = load_backbones(family, members, weights).to(_device(self.config.device))
+        weights = self.config.family.weights
+        members = members_of(self.family, self.fitted.head)
+        folder = None if weights is None else Path(weights)
+        backbones = load_backbones(self.family, members, folder).to(_device(self.config.device))
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(
@@ -187,12 +189,12 @@ class EvaluateJob:
     def embedder(self) -> VariantEmbedder:
         device = _device(self.config.device)
         cache = self.config.cache
-        identity = {"family": self.family_name, "weights": self._loaded[1]}
+        identity = {"family": self.family.name, "weights": self._loaded[1]}
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
         return VariantEmbedder(
             self.backbones,
-            get_family(self.family_name).tokenizer(),
+            self.family.tokenizer(),
             identity,
             cache=self.folder / EMBEDDINGS if cache is None else Path(cache),
             tokens_per_batch=self.config.tokens_per_batch or stream_tokens(device.type),

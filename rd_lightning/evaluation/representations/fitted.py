@@ -38,6 +38,12 @@ def read_fit(folder: str | os.PathLike) -> Fitted:
         )
     head, state = RDHead.from_pretrained(folder / HEAD), FitState.load(folder / MOMENTS)
     names = state.identity.get("names")
+    if head.dims != head.member_dims:
+        raise InputError(
+            f"{folder}: its levels have {list(head.dims)} columns, its members "
+            f"{list(head.member_dims)} (keep=...); representations are compared at the members' "
+            "own widths: give a fit without keep"
+        )
     if state.dims != head.dims or (names is not None and list(names) != list(head.names)):
         raise InputError(
             f"{folder}: the moments are of {names} {list(state.dims)}, the head of "
