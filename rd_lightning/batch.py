@@ -30,6 +30,7 @@ class Batch:
 
     @property
     def num_residues(self) -> int:
+        """Residues in it, special tokens and padding left out."""
         return len(self.rows)
 
     def pin_memory(self) -> Batch:
@@ -62,6 +63,7 @@ def planned_batch(store: Sequences, number: int, *, plan: BatchPlan, tokenizer: 
 
 
 def empty_batch() -> Batch:
+    """A batch without windows, for a process that has none left."""
     none = torch.zeros(0, dtype=torch.int64)
     return Batch(none.view(0, 0), none, number=-1, group=0, padded=False)
 

@@ -36,6 +36,7 @@ def make_module(config: DictConfig) -> RDModule:
 
 
 def make_data(config: DictConfig) -> FastaDataModule:
+    """The data module that a configuration describes."""
     family = family_from_config(config.family)
     return FastaDataModule(**config.data, tokenizer=family.tokenizer())
 

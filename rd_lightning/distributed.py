@@ -26,8 +26,10 @@ def broadcast_(tensor: Tensor, source: int) -> Tensor:
 
 
 def rank() -> int:
+    """Of this process; 0 without torch.distributed."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
+    """Number of processes; 1 without torch.distributed."""
     return dist.get_world_size() if is_distributed() else 1

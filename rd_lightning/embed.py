@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    """The command."""
     run_command("embed", embed, resumes=True)
 
 

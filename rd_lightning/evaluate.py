@@ -17,6 +17,7 @@ EXTRA = 'rd-evaluate needs more packages: pip install "rd-lightning[evaluate]"'
 
 
 def main() -> None:
+    """The command."""
     run_command("evaluate", evaluate, resumes=True)
 
 

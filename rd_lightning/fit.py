@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    """The command."""
     run_command("fit", fit)
 
 

@@ -38,6 +38,7 @@ class Block(NamedTuple):
     bias: Float[Tensor, " q"]
 
     def to(self, dtype: torch.dtype) -> Block:
+        """The same numbers, rounded to ``dtype``."""
         return Block(*(tensor.to(dtype) for tensor in self))
 
 
@@ -112,6 +113,7 @@ class RDHead(PushToHub, nn.Module):
 
     @property
     def num_levels(self) -> int:
+        """Number of members, K."""
         return len(self.dims)
 
     def forward(

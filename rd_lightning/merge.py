@@ -13,6 +13,7 @@ from .errors import InputError
 
 
 def main() -> None:
+    """The command; files without a key are states."""
     files = [a for a in sys.argv[1:] if "=" not in a and not a.startswith("-")]
     others = [a for a in sys.argv[1:] if a not in files]
     if files:

@@ -86,6 +86,7 @@ class JointMoments:
 
     @property
     def device(self) -> torch.device:
+        """Where the state is."""
         return torch.device("cpu") if self._state is None else self._state.device
 
     def to(self, device: str | torch.device) -> JointMoments:
@@ -211,6 +212,7 @@ class JointMoments:
     # Combination
 
     def clone(self) -> JointMoments:
+        """A copy that shares nothing."""
         copy = type(self)(self.dims, precision=self.precision)
         copy.shift = None if self.shift is None else self.shift.clone()
         copy._state = None if self._state is None else self._state.clone()

@@ -120,14 +120,17 @@ class NestedModel(PushToHub, nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Of the backbones."""
         return next(self.backbones.parameters()).device
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Of the levels, smallest first."""
         return self.head.names
 
     @property
     def dims(self) -> tuple[int, ...]:
+        """Widths of the levels."""
         return self.head.dims
 
     @property

@@ -135,6 +135,7 @@ class BatchPlan:
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def num_residues(self, batch: int) -> int:
+        """Of one batch, special tokens and padding left out."""
         rows = slice(int(self.first[batch]), int(self.stop[batch]))
         return int(self.length[rows].sum(dtype=np.int64))
 
@@ -151,6 +152,7 @@ class BatchPlan:
         return windows * (self.length[self.first] + NUM_SPECIAL_TOKENS)
 
     def summary(self) -> PlanSummary:
+        """What a person is told of it."""
         residues = self.residues_by_batch()
         return PlanSummary(
             num_sequences=self._num_sequences,

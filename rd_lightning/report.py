@@ -79,10 +79,12 @@ class FitReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitReport:
+        """Equals the report whose :meth:`to_dict` it was, read from JSON or not."""
         stages = tuple(
             StageReport(**{**stage, "residual_spectrum": tuple(stage["residual_spectrum"])})
             for stage in values["stages"]

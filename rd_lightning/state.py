@@ -33,6 +33,7 @@ class Part:
 
     @property
     def complete(self) -> bool:
+        """Whether every batch of the share is done."""
         return self.batches_done == self.num_batches
 
     def same_share(self, other: Part) -> bool:
@@ -61,6 +62,7 @@ class FitState:
 
     @property
     def dims(self) -> tuple[int, ...]:
+        """Widths of the members."""
         return self.heldout.dims
 
     @property
@@ -70,6 +72,7 @@ class FitState:
 
     @property
     def num_bytes(self) -> int:
+        """Of all moments."""
         return sum(moments.num_bytes for moments in self.all_moments)
 
     def of_group(self, group: int) -> JointMoments:
@@ -78,14 +81,17 @@ class FitState:
 
     @property
     def shift(self) -> Float[Tensor, " D"] | None:
+        """The moments' common shift; None before the first batch."""
         return self.heldout.shift
 
     def set_shift_(self, shift: Float[Tensor, " D"]) -> FitState:
+        """Fix one shift for all moments; see :meth:`JointMoments.set_shift_`."""
         for moments in self.all_moments:
             moments.set_shift_(shift)
         return self
 
     def to(self, device: str | torch.device) -> FitState:
+        """Move all moments; returns self."""
         for moments in self.all_moments:
             moments.to(device)
         return self
@@ -102,6 +108,7 @@ class FitState:
         return total
 
     def clone(self) -> FitState:
+        """A copy that shares nothing."""
         copy = FitState(self.dims, len(self.groups), self.heldout.precision)
         copy.groups = [moments.clone() for moments in self.groups]
         copy.heldout = self.heldout.clone()

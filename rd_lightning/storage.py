@@ -48,6 +48,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write indented JSON, whole or not at all; NaN and infinity are a ValueError."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 

@@ -117,6 +117,7 @@ class EvaluateJob:
 
     @cached_property
     def representations(self) -> list[Representation]:
+        """All but one-hot; of the fit."""
         if self.fitted is None:
             return []
         family = self.fitted.family(seed=self.config.seed)
@@ -126,6 +127,7 @@ class EvaluateJob:
 
     @cached_property
     def family(self) -> Family:
+        """What the fit was made with, or what the configuration names."""
         assert self.fitted is not None
         name = self.config.family.name or family_of(self.fitted.head, self.config.fit)
         return family_from_config({**self.config.family, "name": name})
@@ -170,6 +172,7 @@ class EvaluateJob:
 
     @cached_property
     def refits(self) -> list[Refit | Skipped]:
+        """Of the training sequences; empty unless they were asked for."""
         settings = self.config.training_set
         if self.fitted is None or not settings.enabled:
             return []

@@ -24,6 +24,7 @@ class AffineMap(NamedTuple):
 
     @property
     def width(self) -> int:
+        """Columns of the result."""
         return self.matrix.shape[1]
 
     def beside(self, other: AffineMap) -> AffineMap:
