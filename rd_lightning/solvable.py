@@ -58,7 +58,7 @@ def check_widths(dims: Sequence[int], names: Sequence[str], keep: Sequence[int] 
     listed = isinstance(keep, Sequence) and not isinstance(keep, str)
     if not listed or len(keep) != len(dims) or not all(type(width) is int for width in keep):
         raise InputError(
-            f"keep names a number of columns for each of {', '.join(names)}, not {keep}"
+            f"keep lists a number of columns for each of {', '.join(names)}, not {keep}"
         )
     for k, (name, width) in enumerate(zip(names, dims, strict=True)):
         added = keep[k] - (keep[k - 1] if k else 0)

@@ -151,12 +151,12 @@ def test_the_report_of_a_level():
 @pytest.mark.parametrize(
     ("dims", "keep", "words"),
     [
-        ([5, 8], [5], r"keep names a number of columns for each of 1, 2, not \[5\]"),
+        ([5, 8], [5], r"keep lists a number of columns for each of 1, 2, not \[5\]"),
         ([5, 8], [6, 8], "level of 1 needs at least 1 and can add at most 5, the columns of 1"),
         ([5, 8], [0, 8], "level of 1 needs at least 1"),
         ([5, 8], [5, 5], "level of 2 needs more than the 5 of 1"),
         ([5, 8], [5, 14], "level of 2 needs more than the 5 of 1 and can add at most 8"),
-        ([5, 8], [2.5, 8], "keep names a number"),
+        ([5, 8], [2.5, 8], "keep lists a number"),
     ],
 )
 def test_widths_that_cannot_be(dims, keep, words):
