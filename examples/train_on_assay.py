@@ -3,9 +3,10 @@
     rd-fit out=fit
     python examples/train_on_assay.py fit/head ASSAY.csv
 
-``ASSAY.csv`` is in ProteinGym's format (mutated_sequence, DMS_score, fold_random_5); one fold is held
-out. Tokens go through the frozen backbones and the head of reverse distillation, which trains with
-the layers on top. Every level has layers of its own, so that one run says what each width is worth.
+``ASSAY.csv`` is in ProteinGym's format (mutated_sequence, DMS_score, fold_random_5), of variants of
+one length; one fold is held out. Tokens go through the frozen backbones and the head of reverse
+distillation, which trains with the layers on top. Every level has layers of its own, so that one run
+says what each width is worth.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+import warnings
 
 import lightning as L
 import torch
@@ -101,6 +103,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    # Frozen backbones are meant to be in eval mode, and loading is no bottleneck here.
+    warnings.filterwarnings("ignore", ".*(eval mode|many workers|large memory footprint)")
     L.seed_everything(args.seed, verbose=False)
     training, heldout = read(args.assay, args.fold)
     scores = torch.tensor([score for _, score in training])
