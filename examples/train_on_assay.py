@@ -3,10 +3,10 @@
     rd-fit out=fit
     python examples/train_on_assay.py fit/head ASSAY.csv
 
-``ASSAY.csv`` is in ProteinGym's format (mutated_sequence, DMS_score, fold_random_5), of variants of
-one length; one fold is held out. Tokens go through the frozen backbones and the head of reverse
-distillation, which trains with the layers on top. Every level has layers of its own, so that one run
-says what each width is worth.
+``ASSAY.csv`` is in ProteinGym's format (mutated_sequence, DMS_score, fold_random_5), of variants
+of one length; one fold is held out. Tokens go through the frozen backbones and the head of reverse
+distillation, which trains with the layers on top. Every level has layers of its own, so that one
+run says what each width is worth.
 """
 
 from __future__ import annotations
