@@ -137,10 +137,7 @@ class _Part(nn.Module, ABC):
         self.head, self.columns = head, columns
 
     def nested(self, members: list[Tensor]) -> Tensor:
-        # That the reshaping there and back of a head without matrices, the identity, fits every
-        # length is more than torch.export can prove.
-        z = self.head(members) if self.head.state_dict() else members[0]
-        return z[..., : self.columns]
+        return self.head(members)[..., : self.columns]
 
     @property
     def device(self) -> torch.device:

@@ -162,6 +162,8 @@ class RDHead(PushToHub, nn.Module):
             )
 
     def _extend(self, z: Tensor, embeddings: Sequence[Tensor], first: int) -> Tensor:
+        if not embeddings:
+            return z.to(self.dtype)
         leading = z.shape[:-1]
         with torch.autocast(z.device.type, enabled=False):
             z = z.to(self.dtype).reshape(-1, z.shape[-1])

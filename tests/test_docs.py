@@ -103,3 +103,10 @@ def test_the_readme_names_every_extra():
     extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE)) - {"test", "dev"}
     for extra in extras:
         assert f'pip install ".[{extra}]"' in (ROOT / "README.md").read_text(), extra
+
+
+def test_the_readmes_ratios_are_those_of_the_benchmarks():
+    rows = [r for r in (ROOT / "README.md").read_text().splitlines() if re.match(r"\|.*x \|$", r)]
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text().splitlines()
+    assert len(rows) >= 10
+    assert set(rows) <= set(results)
