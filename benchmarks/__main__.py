@@ -3,8 +3,8 @@
     python -m benchmarks [FASTA] [--out benchmarks/RESULTS.md] [--only NAME ...] [--quick]
 
 Writes the machine, the versions, a table of ratios, and under each command what it printed. The
-sequences are the bundled ones unless a file is given. Takes about an hour on two cores; nothing
-else should run beside it. ``--quick`` runs everything at sizes whose figures mean nothing.
+sequences are the bundled ones unless a file is given. Takes about an hour and a half on two cores;
+nothing else should run beside it. ``--quick`` runs everything at sizes whose figures mean nothing.
 
 What the others need is in ``pip install ".[evaluate,transformers]"`` and the line that
 ``benchmarks.official`` gives; a comparison whose other side is missing says so.
