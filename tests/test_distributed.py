@@ -29,7 +29,9 @@ def rd_fit(folder: Path, *overrides: str) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize(("number", "target"), [(37, "800K"), (1, "200K")])
+@pytest.mark.parametrize(
+    ("number", "target"), [pytest.param(37, "800K", marks=pytest.mark.slow), (1, "200K")]
+)
 def test_two_processes_equal_one(tmp_path, fasta, number, target):
     """37 sequences do not divide by two; with one, a process has nothing but an empty batch."""
     sequences = random_sequences(number, 0, longest=120) if number > 1 else ["ACDEFGHIKL" * 30]

@@ -182,6 +182,7 @@ def test_interrupted_it_says_so_and_goes_on(inside, argv, capsys, monkeypatch):
             assert np.array_equal(one["per-protein"][id][:], two["per-protein"][id][:])
 
 
+@pytest.mark.slow
 def test_two_ranks_with_one_sequence(folder):
     (folder / "one.fasta").write_text(">a\nMKTAYIAKQR\n")
     rd_embed(folder, "fasta=one.fasta", "out=one.h5", "trainer=ddp_cpu")
@@ -199,7 +200,7 @@ def argv(monkeypatch):
     monkeypatch.setattr(sys, "argv", list(sys.argv))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_top_up_from_the_first_to_the_third(inside, argv, dtype):
     options = ("fasta=x.fasta", f"dtype={dtype}")
     first, third, direct = (f"{n}-{dtype}.h5" for n in ("first", "third", "direct"))

@@ -114,7 +114,10 @@ def test_kill_9_then_resume(folder, whole):
     assert_same(result(folder, "killed"), whole)
 
 
-@pytest.mark.parametrize(("before", "after"), [("cpu", "ddp_cpu"), ("ddp_cpu", "cpu")])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("cpu", "ddp_cpu"), pytest.param("ddp_cpu", "cpu", marks=pytest.mark.slow)],
+)
 def test_sigterm_then_resume_with_other_ranks(folder, whole, before, after):
     name = f"{before}-{after}"
     status, said = interrupted(folder, name, before, signal.SIGTERM)
@@ -124,6 +127,7 @@ def test_sigterm_then_resume_with_other_ranks(folder, whole, before, after):
     assert_same(result(folder, f"{name}-2"), whole)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_takes_the_others_with_it(folder, whole):
     process = start(folder, "out=dead", "trainer=ddp_cpu", "checkpoint_minutes=0")
     wait_for_checkpoint(folder / "dead" / CHECKPOINT, process, 4)

@@ -72,6 +72,7 @@ def test_a_run_says_what_it_does_and_writes_what_it_says(tmp_path):
     assert "run holds a fit already; choose another folder: out=DIR" in again.stderr
 
 
+@pytest.mark.slow
 def test_multirun(tmp_path):
     done = rd_fit(tmp_path, "-m", "out=sweep", "regression=pcr,ridge,ols", *SMALL)
     assert done.returncode == 0, done.stderr
