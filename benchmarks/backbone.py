@@ -9,7 +9,6 @@ same batches in the same process.
 from __future__ import annotations
 
 import argparse
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +18,8 @@ from torch import Tensor
 from rd_lightning.esm2 import encode
 from rd_lightning.families import ESM2 as FAMILY
 from rd_lightning.families import Member
-from rd_lightning.fasta import clean, read_records
 
-from . import record
+from . import commands, record
 from .checkpoints import random_model
 from .commands import MAX_RESIDUES
 from .timing import Spread, machine, paired
@@ -40,8 +38,7 @@ class Batch(NamedTuple):
 
 def read_sequences(path: str, num_sequences: int) -> list[bytes]:
     """The first usable ones, cut to the length that ESM-2 was trained on."""
-    usable = (c.sequence for r in read_records(path) if not (c := clean(r.letters)).problem)
-    return [sequence[:MAX_RESIDUES] for sequence in islice(usable, num_sequences)]
+    return [s[:MAX_RESIDUES].encode() for s in commands.read_sequences(path, num_sequences)]
 
 
 def make_batches(sequences: list[bytes], tokens_per_batch: int) -> list[Batch]:

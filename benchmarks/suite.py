@@ -18,8 +18,12 @@ class Benchmark(NamedTuple):
     """It compares two sides, and takes ``--record``."""
 
 
-def _embedding(number: int, num_sequences: int, num_pairs: int) -> str:
-    return f"FASTA --only {number} --pairs {num_pairs} --num-sequences {num_sequences}"
+def _embedding(name: str, title: str, number: int, num_sequences: int, more: str = "") -> Benchmark:
+    def arguments(num_pairs: int, num_sequences: int) -> str:
+        chosen = f"--only {number} --pairs {num_pairs} --num-sequences {num_sequences}"
+        return f"FASTA {chosen} {more}".rstrip()
+
+    return Benchmark(name, title, "embedding", arguments(5, num_sequences), arguments(1, 2))
 
 
 SUITE = [
@@ -58,33 +62,15 @@ SUITE = [
         "FASTA --pairs 5 --num-sequences 100",
         "FASTA --pairs 1 --num-sequences 2 --models 8M",
     ),
-    Benchmark(
-        "embed-fair-esm",
-        "Embedding with 8M, fair-esm's extraction",
-        "embedding",
-        _embedding(1, 300, 5),
-        _embedding(1, 2, 1),
-    ),
-    Benchmark(
-        "embed-hugging-face",
-        "Embedding with 8M, Hugging Face's EsmModel",
-        "embedding",
-        _embedding(2, 300, 5),
-        _embedding(2, 2, 1),
-    ),
-    Benchmark(
-        "embed-alone",
-        "Embedding with 8M and 35M, the 35M alone",
-        "embedding",
-        _embedding(3, 60, 5),
-        _embedding(3, 2, 1),
-    ),
-    Benchmark(
+    _embedding("embed-fair-esm", "Embedding with 8M, fair-esm's extraction", 1, 300),
+    _embedding("embed-hugging-face", "Embedding with 8M, Hugging Face's EsmModel", 2, 300),
+    _embedding("embed-alone", "Embedding with 8M and 35M, the 35M alone", 3, 60),
+    _embedding(
         "embed-official",
         "Embedding with 8M and 35M, the official model",
-        "embedding",
-        _embedding(4, 60, 5) + " --no-compiled",
-        _embedding(4, 2, 1) + " --no-compiled",
+        4,
+        60,
+        "--no-compiled",
     ),
     Benchmark(
         "ridge",

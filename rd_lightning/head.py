@@ -50,8 +50,8 @@ class RDHead(PushToHub, nn.Module):
     through to the inputs. Computed in the dtype of the buffers, outside of autocast: the inputs are
     cast to it, and the output has it.
 
-    Of a fit with ``keep=`` the levels are narrower than their members, and a first level that is
-    holds h_1's leading principal components in place of h_1; all else is the same.
+    Of a fit with ``keep=`` the levels are of other widths than their members, and a first level
+    that is narrower holds h_1's leading principal components in place of h_1; all else is the same.
 
     Args:
         dims: widths of the levels.

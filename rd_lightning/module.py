@@ -135,9 +135,16 @@ class RDModule(L.LightningModule):
         assert data.plan is not None
         if data.part_of > 1:
             return
-        planned, rule = data.plan.summary(), self.solve_options["num_components"]
+        planned, options = data.plan.summary(), self.solve_options
         heldout = planned.num_heldout_residues
-        check_rows(planned.num_residues - heldout, heldout, self.dims, self.names, rule)
+        check_rows(
+            planned.num_residues - heldout,
+            heldout,
+            self.dims,
+            self.names,
+            options["num_components"],
+            options["keep"],
+        )
 
     def configure_model(self) -> None:
         if self.backbones is not None:

@@ -79,12 +79,21 @@ def _growing(dims: Sequence[int]) -> list[int]:
 
 
 def check_rows(
-    num_rows: int, num_heldout: int, dims: Sequence[int], names: Sequence[str], rule: ComponentRule
+    num_rows: int,
+    num_heldout: int,
+    dims: Sequence[int],
+    names: Sequence[str],
+    rule: ComponentRule,
+    keep: Sequence[int] | None = None,
 ) -> None:
-    """Raise InputError unless so many residues determine the chain of these widths."""
-    if num_rows <= max(dims):
+    """Raise InputError unless so many residues determine the chain of these widths.
+
+    More than the columns of every member, and of every level: regressions are on those.
+    """
+    widest, name = max(zip([*dims, *(keep or ())], [*names, *names], strict=False))
+    if num_rows <= widest:
         raise InputError(
-            f"{num_rows} residues cannot determine {max(dims)} directions of {names[-1]}: more "
+            f"{num_rows} residues cannot determine {widest} directions of {name}: more "
             "residues than columns are needed; give more sequences"
         )
     if rule == "heldout" and num_heldout < 2:

@@ -89,7 +89,7 @@ def fit_chain(
     if heldout is not None and heldout.dims != moments.dims:
         raise InputError(f"held-out moments have widths {heldout.dims}, the fit's {moments.dims}")
     num_rows, num_heldout = moments.num_rows, 0 if heldout is None else heldout.num_rows
-    check_rows(num_rows, num_heldout, moments.dims, names, num_components)
+    check_rows(num_rows, num_heldout, moments.dims, names, num_components, keep)
     chain = _Chain(moments, heldout, widths[0])
     stages = []
     for k in range(1, len(names)):

@@ -165,6 +165,18 @@ def test_widths_that_cannot_be(dims, keep, words):
 
 
 @pytest.mark.parametrize(
+    ("dims", "keep", "words"),
+    [
+        ([12, 9], [4, 8], "10 residues cannot determine 12 directions of 1:"),
+        ([6, 8], [6, 14], "10 residues cannot determine 14 directions of 2:"),
+    ],
+)
+def test_fewer_residues_than_columns_of_a_member_or_a_level(dims, keep, words):
+    with pytest.raises(InputError, match=words):
+        fit_chain(moments_of(family_rows(10, dims, 0)), keep=keep)
+
+
+@pytest.mark.parametrize(
     ("dims", "offered"),
     [([5, 5], "2,5"), ([4, 12, 12], "4,6,12"), ([12, 12, 12], "3,6,12"), ([20, 8], "4,8")],
 )
