@@ -205,6 +205,14 @@ class JointMoments:
         self._require(2)
         return self.scatter / (self.num_rows - 1)
 
+    def about(self, mean: Float[Tensor, " D"]) -> Float[Tensor, "D D"]:
+        """Second moments about a mean that need not be their own, float64, on its device.
+
+        Equals ``(H - mean).T @ (H - mean) / n``.
+        """
+        offset = self.mean.to(mean.device) - mean
+        return torch.addr(self.scatter.to(mean.device) / self.num_rows, offset, offset)
+
     def _require(self, num_rows: int) -> None:
         if self.num_rows < num_rows:
             raise InputError(f"at least {num_rows} row(s) are needed; {self.num_rows} were added")

@@ -177,11 +177,9 @@ class _Chain:
         self.fit = _View.of_first(covariance, first, components)
         self.heldout = self.heldout_total = None
         if heldout is not None and heldout.num_rows > 1:
-            scatter = heldout.scatter.to(self.mean.device) / heldout.num_rows
-            offset = heldout.mean.to(self.mean.device) - self.mean
-            seen = scatter + torch.outer(offset, offset)
-            self.heldout = _View.of_first(seen, first, components)
-            self.heldout_total = scatter.diagonal()
+            self.heldout = _View.of_first(heldout.about(self.mean), first, components)
+            own = heldout.scatter.diagonal().to(self.mean.device)
+            self.heldout_total = own / heldout.num_rows
         self.level_variance = [self.fit.zz.trace().item()]
         whole = covariance[first, first].trace().item()
         self.first_kept_variance = 1.0 if components is None else self.level_variance[0] / whole

@@ -223,3 +223,12 @@ def test_the_shift_is_fixed_once():
     moments = JointMoments(DIMS).update(family_rows(10, DIMS, 0))
     with pytest.raises(InputError, match="fixed"):
         moments.set_shift_(torch.zeros(28))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_second_moments_about_another_mean(seed):
+    blocks = family_rows(50, [3, 4], seed, mean=2)
+    rows = torch.cat(blocks, 1)
+    mean = torch.arange(7, dtype=torch.float64)
+    found = JointMoments([3, 4]).update(blocks).about(mean)
+    assert torch.allclose(found, (rows - mean).T @ (rows - mean) / 50, rtol=1e-12, atol=1e-12)

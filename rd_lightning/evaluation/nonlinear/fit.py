@@ -12,7 +12,7 @@ from ...head import RDHead
 from ...linalg import eigh_descending
 from ...moments import JointMoments
 from ...regression import residual_moments
-from ..representations.maps import AffineMap, about
+from ..representations.maps import AffineMap
 from .extended import ExtendedRows
 from .standardised import Standardised
 
@@ -75,7 +75,7 @@ def fit_nonlinear(
     rows = ExtendedRows(head, num_features, moments.device)
     _check(moments, rows, heldout)
     mean, fit = moments.mean, moments.covariance
-    other = None if heldout is None else about(heldout, mean)
+    other = None if heldout is None else heldout.about(mean)
     offset = torch.zeros_like(mean) if heldout is None else heldout.mean.to(mean.device) - mean
     stages, maps = [], {}
     for k in range(2, head.num_levels + 1):

@@ -15,7 +15,7 @@ from ...head import RDHead
 from ...linalg import eigh_descending, fix_signs
 from ...moments import JointMoments
 from ...regression import SecondMoments, regress
-from .maps import AffineMap, about, affine_of, columns_of
+from .maps import AffineMap, affine_of, columns_of
 
 _CURVE_STEPS = 3
 """Parts, equal by ratio, of the way from one level to the next."""
@@ -178,7 +178,7 @@ def _random_residual(name: str, family: Family, grid: Sequence[int]) -> Iterator
     report, dims = family.head.report, family.head.dims
     joint, mean = family.moments.covariance.cpu(), family.moments.mean.cpu()
     heldout = family.heldout
-    other = about(heldout, mean) if heldout is not None and heldout.num_rows > 1 else None
+    other = heldout.about(mean) if heldout is not None and heldout.num_rows > 1 else None
     generator = torch.Generator().manual_seed(family.seed)
     found = family.member(0)
     for k in range(1, len(dims)):

@@ -10,7 +10,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from ...head import RDHead
-from ...moments import JointMoments
 
 
 class AffineMap(NamedTuple):
@@ -62,9 +61,3 @@ def affine_of(head: RDHead) -> AffineMap:
     origin = torch.zeros(1, len(basis), dtype=torch.float64)
     bias = wide(origin.split(head.dims, dim=1))
     return AffineMap(wide(basis.split(head.dims, dim=1)) - bias, bias[0])
-
-
-def about(moments: JointMoments, mean: Float[Tensor, " D"]) -> Float[Tensor, "D D"]:
-    """Second moments about a mean that is not their own: E[(H - mean)'(H - mean)]."""
-    offset = moments.mean.to(mean.device) - mean
-    return torch.addr(moments.scatter.to(mean.device) / moments.num_rows, offset, offset)
