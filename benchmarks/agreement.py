@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rd_lightning.regression import SecondMoments, pcr, residual_moments
+from rd_lightning.distillation.regression import SecondMoments, pcr, residual_moments
 
 from .official import Fitted
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rd_lightning.esm2 import encode
 from rd_lightning.families import ESM2 as FAMILY
 from rd_lightning.families import Member
+from rd_lightning.families.esm2 import encode
 
 from . import commands, record
 from .checkpoints import random_model

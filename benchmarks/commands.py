@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rd_lightning.fasta import clean, read_records
+from rd_lightning.data.fasta import clean, read_records
 
 from .timing import Pairs, Spread, paired, seconds
 

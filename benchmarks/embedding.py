@@ -33,7 +33,7 @@ from torch import Tensor
 from rd_lightning import JointMoments, RDHead, fit_chain
 from rd_lightning.families import ESM2 as FAMILY
 from rd_lightning.families import Member
-from rd_lightning.report import FitReport
+from rd_lightning.head.report import FitReport
 
 from . import official, record
 from .checkpoints import write_checkpoint

@@ -16,7 +16,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from rd_lightning.fasta import read_records
+from rd_lightning.data.fasta import read_records
 
 from .timing import peak_memory
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from rd_lightning import RDHead
 from rd_lightning.families import ESM2
-from rd_lightning.state import FitState
+from rd_lightning.fitting.state import FitState
 
 from . import agreement, official, record
 from .checkpoints import write_checkpoint

@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from rd_lightning import FastaDataModule, JointMoments, RDHead, RDModule
-from rd_lightning.backbone import Backbone, module_key, residue_embeddings
-from rd_lightning.batch import residue_rows
-from rd_lightning.command import quiet_libraries
+from rd_lightning.cli.command import quiet_libraries
+from rd_lightning.data.batch import residue_rows
+from rd_lightning.distillation.kernels import finite_rows
+from rd_lightning.distillation.moments import Precision
 from rd_lightning.families import ESM2, Family, Member
-from rd_lightning.head import Block
-from rd_lightning.moments import Precision
-from rd_lightning.plan import NUM_SPECIAL_TOKENS
-from rd_lightning.precision import dtype_name
-from rd_lightning.report import FitReport
-from rd_lightning.rows import finite_rows
+from rd_lightning.families.backbone import Backbone, module_key, residue_embeddings
+from rd_lightning.fitting.plan import NUM_SPECIAL_TOKENS
+from rd_lightning.head.head import Block
+from rd_lightning.head.report import FitReport
+from rd_lightning.runtime.precision import dtype_name
 
 from . import scale
 from .backbone import random_model

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rd_lightning.fasta import read_records
+from rd_lightning.data.fasta import read_records
 
 from .timing import peak_memory
 
@@ -47,7 +47,7 @@ def fit(fasta: str, max_residues: str) -> None:
     import lightning as L
 
     from rd_lightning import FastaDataModule, RDModule
-    from rd_lightning.command import quiet_libraries
+    from rd_lightning.cli.command import quiet_libraries
 
     data = FastaDataModule(fasta, long="truncate", max_residues=int(max_residues))
     with quiet_libraries():

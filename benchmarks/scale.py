@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from rd_lightning import JointMoments
+from rd_lightning.data.store import SequenceStore
+from rd_lightning.distillation.moments import PANEL
 from rd_lightning.families import ESM2, Member
-from rd_lightning.moments import PANEL
-from rd_lightning.plan import NUM_SPECIAL_TOKENS
-from rd_lightning.store import SequenceStore
+from rd_lightning.fitting.plan import NUM_SPECIAL_TOKENS
 
 from .timing import machine
 

@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data import FastaDataModule
-    from .head import RDHead
-    from .model import RDModel
-    from .module import RDModule
-    from .moments import JointMoments
-    from .solve import fit_chain
-    from .strategy import FrozenDDPStrategy
+    from .distillation.moments import JointMoments
+    from .distillation.solve import fit_chain
+    from .embedding.model import RDModel
+    from .fitting.datamodule import FastaDataModule
+    from .fitting.module import RDModule
+    from .head.head import RDHead
+    from .runtime.ddp import FrozenDDPStrategy
 
 __all__ = [
     "FastaDataModule",
@@ -24,13 +24,13 @@ __all__ = [
 
 # Loaded when first asked for: torch and Lightning take seconds, a typo in a command should not.
 _HOME = {
-    "FastaDataModule": "data",
-    "FrozenDDPStrategy": "strategy",
-    "JointMoments": "moments",
-    "RDHead": "head",
-    "RDModel": "model",
-    "RDModule": "module",
-    "fit_chain": "solve",
+    "FastaDataModule": "fitting.datamodule",
+    "FrozenDDPStrategy": "runtime.ddp",
+    "JointMoments": "distillation.moments",
+    "RDHead": "head.head",
+    "RDModel": "embedding.model",
+    "RDModule": "fitting.module",
+    "fit_chain": "distillation.solve",
 }
 
 

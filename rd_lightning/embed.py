@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .command import is_main_process, run_command
+from .cli.command import is_main_process, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .inference.job import EmbedJob
+    from .embedding.job import EmbedJob
 
 
 def main() -> None:
@@ -23,20 +23,20 @@ def main() -> None:
 def embed(config: DictConfig) -> None:
     """Plan, say what will be done, embed what is not done yet, write."""
     # Here, not above: torch takes a second and Lightning three; --help and a typo should not.
-    from .inference.assemble import assemble, copy_skipped
-    from .inference.device import one_device
-    from .inference.job import EmbedJob
+    from .embedding.assemble import assemble, copy_skipped
+    from .embedding.device import one_device
+    from .embedding.job import EmbedJob
 
     console = Console()
     job = EmbedJob(config)
     if is_main_process():
         job.refuse_used()
     if device := one_device(config.trainer):
-        from .inference.alone import RunAlone
+        from .embedding.runner import RunAlone
 
         run = RunAlone(job, device)
     else:
-        from .inference.under_trainer import RunUnderTrainer
+        from .embedding.under_trainer import RunUnderTrainer
 
         run = RunUnderTrainer(job, config.trainer)
     data = job.make_data(run.device_type)
@@ -67,7 +67,7 @@ def embed(config: DictConfig) -> None:
 
 
 def _say_what_was_done(console: Console, job: EmbedJob, num_pieces: int, seconds: float) -> None:
-    from .inference.preflight import long_ones
+    from .embedding.preflight import long_ones
 
     data, scan = job.data, job.data.store.summary
     records, kinds = job.description.num_records, len(job.description.lengths)

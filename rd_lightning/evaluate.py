@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .command import output_folder, run_command
+from .cli.command import output_folder, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def evaluate(config: DictConfig) -> None:
     except ImportError as error:
         raise InputError(f"{EXTRA} ({error.name} is missing)") from error
     # Here, not above: --help and a typo should not wait for torch.
+    from .display.console import print_facts
     from .evaluation.facts import facts
     from .evaluation.job import EvaluateJob
-    from .evaluation.outputs import write_outputs
-    from .tables import print_facts
+    from .evaluation.output import write_outputs
 
     console = Console()
     folder = output_folder()
@@ -53,7 +53,7 @@ def evaluate(config: DictConfig) -> None:
 
 def _score(job: EvaluateJob) -> list[Scored]:
     """Every assay, with a bar each for residues and for fits."""
-    from .progress import residue_progress
+    from .display.progress import residue_progress
 
     with residue_progress(Console(stderr=True)) as progress:
         found = []

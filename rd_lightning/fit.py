@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .command import is_main_process, output_folder, plain, quiet_libraries, run_command
+from .cli.command import is_main_process, output_folder, plain, quiet_libraries, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .data import FastaDataModule
-    from .module import RDModule
-    from .state import FitState
+    from .fitting.datamodule import FastaDataModule
+    from .fitting.module import RDModule
+    from .fitting.state import FitState
 
 
 def main() -> None:
@@ -26,12 +26,12 @@ def main() -> None:
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
-    from .build import make_data, make_module, make_trainer
-    from .checkpoint import CHECKPOINT, FitCheckpoint
-    from .outputs import refuse_used, write_skipped, write_state
-    from .preflight import print_preflight, write_preflight
-    from .resume import check_resumed
-    from .tables import print_stages
+    from .cli.trainer import make_data, make_module, make_trainer
+    from .display.console import print_stages
+    from .fitting.checkpoint import CHECKPOINT, FitCheckpoint
+    from .fitting.output import refuse_used, write_skipped, write_state
+    from .fitting.preflight import print_preflight, write_preflight
+    from .fitting.resume import check_resumed
 
     console = Console()
     folder = output_folder()
@@ -82,7 +82,7 @@ def fit(config: DictConfig) -> None:
 
 
 def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
-    from .state import FitState
+    from .fitting.state import FitState
 
     if resume is None or (resume == "auto" and not checkpoint.exists()):
         return None
@@ -95,7 +95,7 @@ def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
 
 def _solve_only(module: RDModule, data: FastaDataModule, state: FitState) -> None:
     """The stream was complete when the earlier run ended; only the chain is left to solve."""
-    from .solve_state import solve_state
+    from .fitting.solve_state import solve_state
 
     module.state = state
     if data.part_of == 1:

@@ -8,7 +8,7 @@ from collections import Counter
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .command import output_folder, plain, quoted, run_command
+from .cli.command import output_folder, plain, quoted, run_command
 from .errors import InputError
 
 
@@ -23,10 +23,10 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
-    from .outputs import refuse_used, write_state
-    from .solve_state import solve_state
-    from .state import FitState
-    from .tables import print_stages
+    from .display.console import print_stages
+    from .fitting.output import refuse_used, write_state
+    from .fitting.solve_state import solve_state
+    from .fitting.state import FitState
 
     console = Console()
     folder = output_folder()

@@ -14,8 +14,8 @@ import tempfile
 import torch
 
 from rd_lightning import JointMoments, fit_chain
-from rd_lightning.linalg import eigh_descending
-from rd_lightning.rows import finite_rows
+from rd_lightning.distillation.kernels import finite_rows
+from rd_lightning.distillation.linalg import eigh_descending
 
 DIMS = [64, 128, 256]
 

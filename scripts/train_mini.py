@@ -27,7 +27,7 @@ from Bio.SeqIO.FastaIO import SimpleFastaParser
 from esm.model.esm2 import ESM2
 from safetensors.torch import save_file
 
-from rd_lightning.esm2 import encode
+from rd_lightning.families.esm2 import encode
 
 MEMBERS = {  # name: (layers, width, heads)
     "50K": (4, 32, 2),

@@ -16,6 +16,7 @@ import torch  # noqa: E402
 from esm.model.esm2 import ESM2  # noqa: E402
 
 from rd_lightning.families import Family, Member  # noqa: E402
+from rd_lightning.families import family as registry  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEEDS = (0, 1, 2)
@@ -38,6 +39,12 @@ def _one_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler's variables around the tests would make them think they are one rank of many."""
     for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family that one test registers is unknown to the next, in whatever order they run."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
 def family_rows(

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from rd_lightning import JointMoments, RDModel, fit_chain
+from rd_lightning.data.fasta import clean, read_records
+from rd_lightning.data.store import SequenceStore
+from rd_lightning.data.unique import find_unique
 from rd_lightning.embed import main
-from rd_lightning.fasta import clean, read_records
-from rd_lightning.formats.base import safe_name
-from rd_lightning.formats.hdf5 import HDF5Writer
-from rd_lightning.inference.unique import find_unique
-from rd_lightning.nested import NestedModel
-from rd_lightning.store import SequenceStore
+from rd_lightning.embedding.formats.base import safe_name
+from rd_lightning.embedding.formats.hdf5 import HDF5Writer
+from rd_lightning.embedding.nested_model import NestedModel
 
 from .conftest import clean_environment, family_rows, random_sequences
 

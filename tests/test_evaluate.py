@@ -15,9 +15,9 @@ from rd_lightning import RDHead, RDModel
 from rd_lightning.evaluate import main
 from rd_lightning.evaluation import job as job_module
 from rd_lightning.evaluation.assays.assay import read_assay
-from rd_lightning.evaluation.assays.schemes import splits_of
+from rd_lightning.evaluation.assays.splits import splits_of
 from rd_lightning.evaluation.probes.ridge import ridge_path
-from rd_lightning.evaluation.report.metrics import spearman
+from rd_lightning.evaluation.statistics.metrics import spearman
 from rd_lightning.families import sample_fasta
 
 from .conftest import clean_environment

@@ -9,10 +9,10 @@ import torch
 
 from rd_lightning import JointMoments, RDHead
 from rd_lightning.errors import InputError
-from rd_lightning.state import FitState, Part
+from rd_lightning.fitting.state import FitState, Part
 
 from .conftest import SEEDS, clean_environment, family_rows, random_sequences
-from .test_faults import assert_same, finish, rd_fit, start
+from .fitting.test_checkpoint import assert_same, finish, rd_fit, start
 
 DIMS = [5, 9]
 IDENTITY = {"family": "tiny", "names": ["A", "B"], "weights": {"A": "1", "B": "2"}}

@@ -35,7 +35,7 @@ def test_importing_loads_no_torch_and_changes_no_global():
 
 
 def test_quiet_libraries_are_quiet_for_the_command_only():
-    from rd_lightning.command import quiet_libraries
+    from rd_lightning.cli.command import quiet_libraries
 
     logger = logging.getLogger("lightning.pytorch")
     level, filters = logger.level, list(warnings.filters)

@@ -14,33 +14,25 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from ..backbone import load_backbones, weight_digests
-from ..command import plain
+from ..cli.command import plain
+from ..embedding.formats.base import safe_name
+from ..embedding.nested_model import family_of, members_of
+from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
-from ..families import Family
-from ..formats.base import safe_name
-from ..hugging_face import family_from_config
-from ..inference.streams import stream_tokens
-from ..nested import family_of, members_of
-from ..state import differences
-from ..storage import atomic_path, write_json
+from ..families.backbone import load_backbones, weight_digests
+from ..families.family import Family
+from ..families.hugging_face import family_from_config
+from ..fitting.fitted import Fitted, read_fit
+from ..fitting.state import differences
+from ..runtime.files import atomic_path, write_json
 from .assays.assay import Assay, read_assays
-from .assays.schemes import schemes_of, splits_of
+from .assays.splits import schemes_of, splits_of
 from .nonlinear.run import Nonlinear
-from .report.predictions import Predictions
-from .representations.builders import BUILDERS, Representation, build
-from .representations.embeddings import POOLINGS, VariantEmbedder, check_length
-from .representations.fitted import Fitted, read_fit
-from .representations.training_set import Refit, Skipped, refits
-from .scoring import (
-    ONE_HOT,
-    PROBES,
-    REFIT_COLUMNS,
-    Scoring,
-    num_fits,
-    score_assay,
-    score_refits,
-)
+from .representations.baselines import BUILDERS, Representation, build
+from .representations.refits import Refit, Skipped, refits
+from .representations.variant_embedder import POOLINGS, VariantEmbedder, check_length
+from .scoring import ONE_HOT, PROBES, REFIT_COLUMNS, Scoring, num_fits, score_assay, score_refits
+from .statistics.predictions import Predictions
 
 MANIFEST, PARTS, PREDICTIONS = "run.json", "parts", "predictions"
 EMBEDDINGS, NONLINEAR = "embeddings", "nonlinear"

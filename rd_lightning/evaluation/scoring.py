@@ -12,17 +12,17 @@ from torch import Tensor
 
 from .assays.assay import Assay
 from .assays.folds import Split
-from .assays.schemes import splits_of
+from .assays.splits import splits_of
 from .probes.mlp import mlp_predictions
 from .probes.neighbours import neighbour_predictions
-from .probes.one_hot import one_hot
 from .probes.ridge import ridge_path
-from .report.metrics import all_metrics, metrics_by_depth, spearman
-from .report.predictions import Key, Predictions
-from .representations.builders import Representation
-from .representations.embeddings import Pooling, pooled_columns
-from .representations.maps import affine_of
-from .representations.training_set import Refit, Skipped
+from .representations.affine import affine_of
+from .representations.baselines import Representation
+from .representations.one_hot import one_hot
+from .representations.refits import Refit, Skipped
+from .representations.variant_embedder import Pooling, pooled_columns
+from .statistics.metrics import all_metrics, metrics_by_depth, spearman
+from .statistics.predictions import Key, Predictions
 
 Probe = Literal["ridge", "mlp", "neighbours"]
 PROBES: tuple[Probe, ...] = get_args(Probe)

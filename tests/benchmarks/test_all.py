@@ -14,7 +14,7 @@ from benchmarks.official import Fitted
 from benchmarks.record import Ratio
 from benchmarks.suite import SUITE
 from rd_lightning import JointMoments, fit_chain
-from rd_lightning.regression import pcr
+from rd_lightning.distillation.regression import pcr
 
 from ..conftest import SEEDS, family_rows
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import gpu, scale
 from rd_lightning import JointMoments
-from rd_lightning.esm2 import encode
-from rd_lightning.estimate import forward_flops
 from rd_lightning.families import ESM2, Member
-from rd_lightning.plan import BatchPlan
+from rd_lightning.families.esm2 import encode
+from rd_lightning.fitting.estimate import forward_flops
+from rd_lightning.fitting.plan import BatchPlan
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 

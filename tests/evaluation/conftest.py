@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
-from tests.conftest import SHARED
+
+from ..conftest import SHARED
 
 PROTEINGYM = SHARED / "proteingym"
 

@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 
 from rd_lightning import JointMoments, fit_chain
 from rd_lightning.evaluation.assays.assay import Assay
-from rd_lightning.evaluation.assays.schemes import splits_of
-from rd_lightning.evaluation.representations.builders import Family, build
+from rd_lightning.evaluation.assays.splits import splits_of
+from rd_lightning.evaluation.representations.baselines import Family, build
 from rd_lightning.evaluation.scoring import Scoring, num_fits, predict, score_assay
 
 from ..conftest import SEEDS, family_rows

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
+from ...data.fasta import clean
 from ...errors import InputError
-from ...fasta import clean
 from .mutants import common_wild_type, difference, mutant_of, parse_mutant, reverted
 from .reference import Reference, look_up, read_reference
-from .table import line_of, need_columns, read_table
+from .tables import line_of, need_columns, read_table
 
 FOLD_PREFIX = "fold_"
 

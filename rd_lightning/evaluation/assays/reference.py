@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from .table import need_columns, read_table
+from .tables import need_columns, read_table
 
 
 class Reference(NamedTuple):

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from ...distillation.regression import SecondMoments
 from ...errors import InputError
-from ...head import RDHead
-from ...regression import SecondMoments
-from ..representations.maps import affine_of
+from ...head.head import RDHead
+from ..representations.affine import affine_of
 
 
 class ExtendedRows:

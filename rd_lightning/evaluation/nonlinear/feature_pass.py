@@ -12,18 +12,18 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ...batch import Batch, planned_batch
-from ...deal import Deal
-from ...dealt import DealtBatches
-from ...embedding import embed_in_pieces
+from ...data.batch import Batch, planned_batch
+from ...data.dealt import DealtBatches
+from ...data.sharding import Deal
+from ...data.store import SequenceStore
+from ...data.tokenizer import Tokenizer
+from ...display.progress import residue_progress
+from ...distillation.kernels import finite_rows
+from ...distillation.moments import JointMoments
 from ...errors import InputError
-from ...moments import JointMoments
-from ...nonfinite import FiniteWatch
-from ...plan import HELDOUT, BatchPlan, PlanSettings, Window
-from ...progress import residue_progress
-from ...rows import finite_rows
-from ...store import SequenceStore
-from ...tokens import Tokenizer
+from ...families.forward import embed_in_pieces
+from ...fitting.accumulate import FiniteWatch
+from ...fitting.plan import HELDOUT, BatchPlan, PlanSettings, Window
 from .features import RandomFeatures
 
 
@@ -48,8 +48,8 @@ def feature_moments(
 
     Args:
         features: moved to the device.
-        backbones: the head's members, in order (:func:`rd_lightning.backbone.load_backbones`);
-            moved to the device.
+        backbones: the head's members, in order
+            (:func:`rd_lightning.families.backbone.load_backbones`); moved to the device.
         fasta: plain or compressed.
         settings: those of the fit hold out the same sequences.
         on_invalid: "raise" or "skip", for records that cannot be used.

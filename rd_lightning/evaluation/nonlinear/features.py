@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...distillation.moments import JointMoments
 from ...errors import InputError, check_whole
-from ...head import RDHead
-from ...moments import JointMoments
-from ...precision import true_float32
+from ...head.head import RDHead
+from ...runtime.precision import true_float32
 from .extended import ExtendedRows, inverse_deviation
 
 

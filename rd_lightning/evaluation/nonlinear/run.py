@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from ...distillation.moments import JointMoments
 from ...errors import InputError
-from ...families import sample_fasta
-from ...moments import JointMoments
-from ...plan import PlanSettings
-from ...state import Part
-from ..representations.builders import Representation
-from ..representations.fitted import Fitted
+from ...families.family import sample_fasta
+from ...fitting.fitted import Fitted
+from ...fitting.plan import PlanSettings
+from ...fitting.state import Part
+from ..representations.baselines import Representation
 from .feature_pass import feature_moments
 from .features import RandomFeatures
-from .fit import NonlinearFit, fit_nonlinear
+from .solve import NonlinearFit, fit_nonlinear
 
 NAME = "rd_nonlinear"
 

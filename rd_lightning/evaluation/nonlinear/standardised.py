@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from ...regression import SecondMoments, pcr, residual_moments, ridge
+from ...distillation.regression import SecondMoments, pcr, residual_moments, ridge
 from .extended import inverse_deviation
 
 PENALTY = 1e-4

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from ...distillation.linalg import eigh_descending
 from ...errors import InputError
-from ...linalg import eigh_descending
 from ..assays.folds import Split
 from .scaling import scaling
 

@@ -10,12 +10,12 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from ...storage import atomic_path
-from .advice import Advice
-from .contrasts import EQUAL_WIDTH
-from .markdown import NONE, number, one_line, table
-from .metrics import METRICS
-from .predictions import Setting, Side
+from ...display.markdown import NONE, number, one_line, table
+from ...runtime.files import atomic_path
+from ..statistics.contrasts import EQUAL_WIDTH
+from ..statistics.metrics import METRICS
+from ..statistics.predictions import Setting, Side
+from ..statistics.width_advice import Advice
 
 TITLE = "Reverse distillation on deep mutational scans"
 MOST_ASSAYS = 12
@@ -50,8 +50,8 @@ def write_summary(
     Args:
         results: a row for each assay, scheme, pooling, probe, representation, level, width and
             metric, with its value.
-        contrasts: see :func:`rd_lightning.evaluation.report.contrasts.contrasts`.
-        consistency: see :func:`rd_lightning.evaluation.report.contrasts.consistency`.
+        contrasts: see :func:`rd_lightning.evaluation.statistics.contrasts.contrasts`.
+        consistency: see :func:`rd_lightning.evaluation.statistics.contrasts.consistency`.
         levels: the members' names, ascending.
         training: a row for each refit and stage: kind, share, draw, num_residues, stage,
             median_angle_degrees, largest_angle_degrees, r2_heldout and, if known, spearman.

@@ -12,8 +12,8 @@ from rd_lightning.evaluation.assays.folds import (
     random_folds,
     splits,
 )
-from tests.conftest import SEEDS
 
+from ...conftest import SEEDS
 from ..conftest import real_assay
 
 

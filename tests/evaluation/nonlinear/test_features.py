@@ -6,7 +6,8 @@ import torch
 from rd_lightning import JointMoments, RDHead, fit_chain
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.nonlinear.features import RandomFeatures
-from tests.conftest import SEEDS, family_rows
+
+from ...conftest import SEEDS, family_rows
 
 DIMS = (6, 9, 14)
 

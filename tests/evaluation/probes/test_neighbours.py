@@ -7,9 +7,9 @@ from sklearn.neighbors import KNeighborsRegressor
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.assays.folds import random_folds, splits
 from rd_lightning.evaluation.probes.neighbours import neighbour_predictions
-from rd_lightning.evaluation.report.metrics import spearman
-from tests.conftest import SEEDS
+from rd_lightning.evaluation.statistics.metrics import spearman
 
+from ...conftest import SEEDS
 from ..conftest import planted
 
 

@@ -7,9 +7,9 @@ from sklearn.preprocessing import StandardScaler
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
 from rd_lightning.evaluation.probes.ridge import ridge_path
-from rd_lightning.evaluation.report.metrics import spearman
-from tests.conftest import SEEDS
+from rd_lightning.evaluation.statistics.metrics import spearman
 
+from ...conftest import SEEDS
 from ..conftest import planted
 
 PENALTIES = (1e-3, 0.1, 1.0, 30.0, 1e4)

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rd_lightning.display.markdown import number, one_line, table
 from rd_lightning.evaluation.report import summary
-from rd_lightning.evaluation.report.advice import Advice
-from rd_lightning.evaluation.report.contrasts import consistency, contrasts
-from rd_lightning.evaluation.report.markdown import number, one_line, table
-from rd_lightning.evaluation.report.predictions import Predictions, Setting
 from rd_lightning.evaluation.report.summary import TITLE, write_summary
-from tests.conftest import SEEDS
+from rd_lightning.evaluation.statistics.contrasts import consistency, contrasts
+from rd_lightning.evaluation.statistics.predictions import Predictions, Setting
+from rd_lightning.evaluation.statistics.width_advice import Advice
 
-from .test_contrasts import LEVELS, NOISE
-from .test_predictions import SETTING, planted_predictions
+from ...conftest import SEEDS
+from ..statistics.test_contrasts import LEVELS, NOISE
+from ..statistics.test_predictions import SETTING, planted_predictions
 
 WIDTHS = {"8M": 320, "35M": 480, "150M": 1280}
 SIDES = [("one_hot", ""), ("rd", "35M"), ("rd", "8M"), ("raw", "8M"), ("raw_concat", "35M")]

@@ -1,0 +1,1 @@
+"""Sequences: read, checked, stored, cut into windows, put into batches, dealt to processes."""

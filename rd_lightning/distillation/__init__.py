@@ -1,0 +1,1 @@
+"""The mathematics: moments, regressions, and the chain solved from them."""

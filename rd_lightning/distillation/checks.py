@@ -1,0 +1,103 @@
+"""What :func:`rd_lightning.fit_chain` can solve, said before anything is streamed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import get_args
+
+from ..errors import InputError, check_choice
+from .linalg import Solver
+from .regression import ComponentRule, Regression, check_rule
+
+
+def check_options(
+    dims: Sequence[int],
+    names: Sequence[str],
+    *,
+    regression: str,
+    num_components: ComponentRule,
+    ridge: float | None,
+    solver: str,
+    keep: Sequence[int] | None = None,
+) -> None:
+    """Raise InputError unless :func:`fit_chain` could solve members of these widths so.
+
+    For those who stream for hours first and want to know before.
+    """
+    if len(names) != len(dims):
+        raise InputError(f"{len(names)} names for {len(dims)} models")
+    if len(set(names)) != len(names):
+        raise InputError(f"the names must differ; got {list(names)}")
+    check_widths(dims, names, keep)
+    check_choice("regression", regression, get_args(Regression))
+    check_choice("solver", solver, get_args(Solver))
+    if (regression == "ridge") != (ridge is not None):
+        raise InputError("ridge, the penalty, goes with regression='ridge', which needs it")
+    if ridge is not None and not (isinstance(ridge, (int, float)) and ridge >= 0):
+        raise InputError(f"ridge is a penalty of at least 0, not {ridge!r}")
+    if regression == "pcr":
+        check_rule(num_components, dims[0] if keep is None else keep[0])
+
+
+def check_widths(dims: Sequence[int], names: Sequence[str], keep: Sequence[int] | None) -> None:
+    """Raise InputError unless the levels grow, and no level adds more columns than its member has.
+
+    Without ``keep`` the levels are as wide as their members, whose widths then have to grow.
+    """
+    if keep is None:
+        for before, here in pairwise(range(len(dims))):
+            if dims[here] <= dims[before]:
+                raise InputError(
+                    f"widths must grow, but {names[here]} has {dims[here]} after {names[before]}'s "
+                    f"{dims[before]}: a level keeps all columns of the one before it, so "
+                    f"{names[here]} could add none; say how many columns each level keeps, such as "
+                    f"keep=[{','.join(map(str, _growing(dims)))}], or leave a member out"
+                )
+        return
+    listed = isinstance(keep, Sequence) and not isinstance(keep, str)
+    if not listed or len(keep) != len(dims) or not all(type(width) is int for width in keep):
+        raise InputError(
+            f"keep lists a number of columns for each of {', '.join(names)}, not {keep}"
+        )
+    for k, (name, width) in enumerate(zip(names, dims, strict=True)):
+        added = keep[k] - (keep[k - 1] if k else 0)
+        if not 1 <= added <= width:
+            least = f"more than the {keep[k - 1]} of {names[k - 1]}" if k else "at least 1"
+            raise InputError(
+                f"keep={list(keep)}: the level of {name} needs {least} and can add at most "
+                f"{width}, the columns of {name}"
+            )
+
+
+def _growing(dims: Sequence[int]) -> list[int]:
+    """The members' widths, halved from the largest down where they would not grow."""
+    found = [dims[-1]]
+    for width in reversed(dims[:-1]):
+        found.append(width if width < found[-1] else max(1, found[-1] // 2))
+    return found[::-1]
+
+
+def check_rows(
+    num_rows: int,
+    num_heldout: int,
+    dims: Sequence[int],
+    names: Sequence[str],
+    rule: ComponentRule,
+    keep: Sequence[int] | None = None,
+) -> None:
+    """Raise InputError unless so many residues determine the chain of these widths.
+
+    More than the columns of every member, and of every level: regressions are on those.
+    """
+    widest, name = max(zip([*dims, *(keep or ())], [*names, *names], strict=False))
+    if num_rows <= widest:
+        raise InputError(
+            f"{num_rows} residues cannot determine {widest} directions of {name}: more "
+            "residues than columns are needed; give more sequences"
+        )
+    if rule == "heldout" and num_heldout < 2:
+        raise InputError(
+            'num_components="heldout" needs held-out sequences, but none is held out; raise the '
+            "share heldout (rd-fit: data.heldout), or choose another rule"
+        )

@@ -1,0 +1,118 @@
+"""A FASTA file as batches of distinct sequences, each to be embedded exactly once."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from ..data.dealt import DealtBatches
+from ..data.sharding import Deal
+from ..data.store import SequenceStore
+from ..data.tokenizer import Tokenizer
+from ..data.unique import Unique, find_unique
+from ..errors import InputError
+from .plan import EmbedPlan, EmbedSettings
+from .sequence_batch import make_sequence_batch
+
+
+class EmbedData:
+    """Distinct sequences of a FASTA file, dealt to the processes; those that are done are left out.
+
+    Args:
+        fasta: plain or compressed.
+        settings: how sequences are cut and batched.
+        on_invalid: "raise" or "skip", for records that cannot be used.
+        num_workers: of the data loader.
+
+    Attributes:
+        todo: numbers of the plan's batches that are not done.
+        rank, world_size: of this process among those that share the batches.
+    """
+
+    def __init__(
+        self,
+        fasta: str | os.PathLike,
+        settings: EmbedSettings,
+        tokenizer: Tokenizer,
+        *,
+        on_invalid: Literal["raise", "skip"] = "raise",
+        num_workers: int = 0,
+    ) -> None:
+        self.fasta, self.settings, self.tokenizer = Path(fasta), settings, tokenizer
+        self.on_invalid: Literal["raise", "skip"] = on_invalid
+        self.num_workers = num_workers
+        self.rank, self.world_size = 0, 1
+        self._store: SequenceStore | None = None
+
+    def scan(self) -> SequenceStore:
+        """Read and check the file, find equal sequences, plan; once."""
+        if self._store is None:
+            self.use(SequenceStore.scan(self.fasta, on_invalid=self.on_invalid))
+        return self.store
+
+    def use(self, store: SequenceStore) -> None:
+        """Take a scan of the file that another process made."""
+        if store is self._store:
+            return
+        self._store = store
+        self.unique: Unique = find_unique(store)
+        self.plan = EmbedPlan(store.column("length")[self.unique.first], self.settings)
+        self.todo = np.arange(len(self.plan))
+        if not len(self.plan):
+            raise InputError(
+                f"{self.fasta}: every sequence is longer than max_residues="
+                f"{self.settings.max_residues} and long=skip leaves none"
+            )
+
+    @property
+    def store(self) -> SequenceStore:
+        assert self._store is not None, "scan first"
+        return self._store
+
+    def leave_out(self, done: np.ndarray) -> None:
+        """Skip the batches whose sequences are all done ((unique,) bool)."""
+        waiting = ~done[self.plan.order]
+        if len(self.plan):
+            self.todo = np.flatnonzero(np.logical_or.reduceat(waiting, self.plan.bounds[:-1]))
+
+    @property
+    def num_residues(self) -> int:
+        """Of all distinct sequences, done or not."""
+        return int(self.plan.residues_by_batch().sum())
+
+    @property
+    def num_residues_done(self) -> int:
+        return self.num_residues - int(self.residues_by_batch().sum())
+
+    def residues_by_batch(self) -> np.ndarray:
+        """(batches of :attr:`deal`,) int64."""
+        return self.plan.residues_by_batch()[self.todo]
+
+    @property
+    def deal(self) -> Deal:
+        """What this process takes of :attr:`todo`."""
+        return Deal(len(self.todo), rank=self.rank, world_size=self.world_size)
+
+    def embedded(self, record: int) -> bool:
+        """Whether a usable record is embedded: all but the long ones under long=skip."""
+        return self.settings.long != "skip" or not self.plan.long[self.unique.of[record]]
+
+    def name(self, index: int) -> str:
+        """Of a distinct sequence, for messages: the id of its first record."""
+        return self.store.name(int(self.unique.first[index]))
+
+    def loader(self, device_type: str) -> DataLoader:
+        """The batches of :attr:`deal`."""
+        make = partial(
+            make_sequence_batch,
+            indices=self.unique.first,
+            tokenizer=self.tokenizer,
+            plan=self.plan,
+        )
+        batches = DealtBatches(self.store.folder, self.deal, make, self.todo)
+        return batches.loader(device_type, self.num_workers)

@@ -1,0 +1,54 @@
+"""A folder with one ``{id}.pt`` a record, as fair-esm's ``extract.py`` writes them."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack
+
+import torch
+
+from ...runtime.files import write_json
+from .base import Embedded, Writer, safe_name
+
+_KEYS = {
+    "residue": "representations",
+    "mean": "mean_representations",
+    "bos": "bos_representations",
+}
+_MAX_NAME = 200
+METADATA_FILE = "metadata.json"
+
+
+class FairESMWriter(Writer):
+    """``label`` and, for each pooling, {level: tensor}; the smaller levels are views of the
+    largest, stored once. ``torch.load(path, weights_only=True)`` reads a file.
+
+    A name is the id with ``/`` and the like percent-encoded; past 200 bytes it is cut and ends in a
+    digest. ``metadata.json`` and, where names differ from ids, ``label`` say the rest.
+    """
+
+    def _open(self, stack: ExitStack) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _finish(self) -> None:
+        write_json(self.path / METADATA_FILE, dict(self.description.metadata))
+
+    def write(self, record: Embedded) -> None:
+        content: dict[str, object] = {"label": record.id}
+        for pooling, vectors in record.vectors.items():
+            content[_KEYS[pooling]] = self.description.prefixes(vectors)
+        target = self.path / f"{file_name(record.id)}.pt"
+        temporary = target.with_suffix(".partial")
+        with open(temporary, "wb") as handle:
+            torch.save(content, handle)
+        temporary.replace(target)
+
+
+def file_name(id: str) -> str:
+    """Of a record, without the suffix: safe on every system, different for different ids."""
+    name = safe_name(id, reserved='/\\:*?"<>|')
+    if len(name.encode()) <= _MAX_NAME:
+        return name
+    digest = hashlib.blake2b(id.encode(), digest_size=8).hexdigest()
+    cut = name.encode()[: _MAX_NAME - 17].decode(errors="ignore")
+    return f"{cut}-{digest}"

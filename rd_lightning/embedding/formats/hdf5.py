@@ -1,0 +1,195 @@
+"""HDF5 in UniProt's layout: one dataset a record, ``per-protein`` (D,) and ``per-residue`` (L, D).
+
+``h5py.File(path)["per-protein/P12345"][:480]`` is a vector of the first 480 columns. The columns
+lie in blocks as wide as the first level, so a prefix reads only its own part of the file, and a
+larger level is added behind without touching what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...runtime.files import atomic_path
+from ...runtime.precision import dtype_name
+from .base import Description, Embedded, Writer, safe_name
+
+GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue"}
+METADATA = "rd_lightning"
+_ROWS_PER_BLOCK = 256
+_RECORDS_PER_BLOCK = 4096
+_TEXT = h5py.string_dtype()
+
+
+class HDF5Writer(Writer):
+    """A new file. ``index/id``, ``index/length`` and ``index/digest`` list the records in order.
+
+    Records of equal sequences are hard links to one dataset.
+    """
+
+    def _open(self, stack: ExitStack) -> None:
+        temporary = stack.enter_context(atomic_path(self.path))
+        self._file = _open_file(stack, temporary, "w")
+        for pooling in self.description.poolings:
+            self._file.create_group(GROUPS[pooling])
+        self._index = _Index(self._file, self.description.num_records)
+
+    def _finish(self) -> None:
+        self._index.flush()
+        _write_metadata(self._file, self.description)
+
+    def write(self, record: Embedded) -> None:
+        name, first = safe_name(record.id), safe_name(record.first_id)
+        self._index.add(record)
+        for pooling, vectors in record.vectors.items():
+            group = self._file[GROUPS[pooling]]
+            if first != name:
+                group[name] = group[first]
+            else:
+                _create(group, name, vectors, self.description.dims[0])
+
+
+def _create(group: h5py.Group, name: str, vectors: Tensor, block: int) -> None:
+    shape = tuple(vectors.shape)
+    chunks = (min(block, shape[-1]),)
+    if len(shape) == 2:
+        chunks = (min(shape[0], _ROWS_PER_BLOCK), *chunks)
+    group.create_dataset(
+        name,
+        data=_array(vectors),
+        dtype=_stored(vectors.dtype),
+        chunks=chunks,
+        maxshape=(*shape[:-1], None),
+        track_times=False,
+    )
+
+
+def _array(vectors: Tensor) -> np.ndarray:
+    # NumPy has no bfloat16; float32 holds its values, and HDF5 stores them as the file's type.
+    return (vectors.float() if vectors.dtype == torch.bfloat16 else vectors).numpy()
+
+
+def _stored(dtype: torch.dtype) -> Any:
+    if dtype != torch.bfloat16:
+        return np.dtype(dtype_name(dtype))
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    # sign bit 15, exponent of 8 bits from bit 7, mantissa of 7 bits from bit 0
+    kind.set_fields(15, 7, 8, 0, 7)
+    kind.set_precision(16)
+    kind.set_size(2)
+    kind.set_ebias(127)
+    return kind
+
+
+class _Index:
+    """``index/id``, ``index/length`` and ``index/digest``, a block of records at a time."""
+
+    def __init__(self, file: Any, num_records: int) -> None:
+        self._group: Any = file.create_group("index")
+        for name, kind in (("id", _TEXT), ("length", np.int32), ("digest", np.uint64)):
+            self._group.create_dataset(name, (num_records,), kind, track_times=False)
+        self._records: list[tuple[str, int, int]] = []
+        self._written = 0
+
+    def add(self, record: Embedded) -> None:
+        self._records.append((record.id, record.length, record.digest))
+        if len(self._records) == _RECORDS_PER_BLOCK:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._records:
+            return
+        ids, lengths, digests = zip(*self._records, strict=True)
+        block = slice(self._written, self._written + len(ids))
+        self._group["id"][block] = np.array(ids, object)
+        self._group["length"][block] = np.array(lengths, np.int32)
+        self._group["digest"][block] = np.array(digests, np.uint64)
+        self._written = block.stop
+        self._records.clear()
+
+
+def _open_file(stack: ExitStack, path: Path, mode: Literal["w", "r+"]) -> Any:
+    # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
+    file: Any = stack.enter_context(h5py.File(path, mode, libver="latest"))
+    # The cache of metadata would grow to tens of megabytes with the number of datasets.
+    settings = file.id.get_mdc_config()
+    settings.set_initial_size = True
+    settings.initial_size = settings.min_size = 1 << 20
+    settings.max_size = 2 << 20
+    file.id.set_mdc_config(settings)
+    return file
+
+
+def _write_metadata(file: h5py.File, description: Description) -> None:
+    file.attrs[METADATA] = json.dumps(dict(description.metadata), sort_keys=True)
+
+
+class EmbeddingFile:
+    """An HDF5 file of ours, to be read and topped up.
+
+    Raises:
+        InputError: there is no such file, or it is not one of ours.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such file")
+        try:
+            self._file: Any = h5py.File(self.path, "r")
+            self.metadata = json.loads(self._file.attrs[METADATA])
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"{self.path}: not an embedding file of rd-embed ({error})") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def digests(self) -> np.ndarray:
+        """(records,) uint64 of the sequences, in order."""
+        return self._file["index/digest"][:]
+
+    @property
+    def ids(self) -> list[str]:
+        return self._file["index/id"].asstr()[:].tolist()
+
+    def vectors(self, pooling: str, id: str) -> Tensor:
+        """(width,) or (residues, width) float32 or float16."""
+        return torch.from_numpy(self._file[GROUPS[pooling]][safe_name(id)][:])
+
+
+class HDF5TopUp(Writer):
+    """A copy of a file with columns added behind; the columns that were there stay, bit for bit.
+
+    The records written hold all columns; those of the old file are left as they stand there.
+    """
+
+    def __init__(self, path: Path, description: Description, *, old: Path, old_width: int) -> None:
+        super().__init__(path, description)
+        self.old, self.old_width = old, old_width
+
+    def _open(self, stack: ExitStack) -> None:
+        temporary = stack.enter_context(atomic_path(self.path))
+        shutil.copyfile(self.old, temporary)
+        self._file = _open_file(stack, temporary, "r+")
+
+    def _finish(self) -> None:
+        _write_metadata(self._file, self.description)
+
+    def write(self, record: Embedded) -> None:
+        if record.id != record.first_id:
+            return  # a link to a dataset that has its columns already
+        for pooling, vectors in record.vectors.items():
+            dataset = self._file[GROUPS[pooling]][safe_name(record.id)]
+            dataset.resize(vectors.shape[-1], axis=dataset.ndim - 1)
+            dataset[..., self.old_width :] = _array(vectors[..., self.old_width :])

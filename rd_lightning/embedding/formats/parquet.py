@@ -1,0 +1,62 @@
+"""Parquet: one row a record, one fixed-size list of numbers a pooling."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from ...runtime.files import atomic_path
+from .base import Embedded, Writer
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise InputError("Parquet needs pyarrow: pip install 'rd-lightning[parquet]'") from error
+
+_ROWS_PER_GROUP = 1024
+
+
+class ParquetWriter(Writer):
+    """Columns ``id``, ``length`` and one list column a pooling; metadata under the schema's key
+    ``rd_lightning``."""
+
+    poolings = ("mean", "bos")
+    dtypes = (torch.float32, torch.float16)
+
+    def _open(self, stack: ExitStack) -> None:
+        number = pa.float16() if self.description.dtype == torch.float16 else pa.float32()
+        vector = pa.list_(number, self.description.width)
+        fields = [("id", pa.string()), ("length", pa.int32())]
+        fields += [(p, vector) for p in self.description.poolings]
+        metadata = json.dumps(dict(self.description.metadata), sort_keys=True)
+        self._schema = pa.schema(fields, metadata={"rd_lightning": metadata})
+        temporary = stack.enter_context(atomic_path(self.path))
+        self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
+        self._rows: list[Embedded] = []
+
+    def _finish(self) -> None:
+        self._flush()
+
+    def write(self, record: Embedded) -> None:
+        self._rows.append(record)
+        if len(self._rows) == _ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        columns = [
+            pa.array([r.id for r in self._rows], pa.string()),
+            pa.array([r.length for r in self._rows], pa.int32()),
+        ]
+        for pooling in self.description.poolings:
+            values = np.concatenate([r.vectors[pooling].numpy() for r in self._rows])
+            kind = self._schema.field(pooling).type
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
+        self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._rows.clear()

@@ -1,0 +1,344 @@
+"""Backbones and head in one module: tokens or sequences in, nested embeddings out."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..data.unique import ListedSequences
+from ..errors import InputError, check_choice
+from ..families.backbone import load_backbones, weight_digests
+from ..families.family import Family, Member, get_family
+from ..fitting.plan import Window
+from ..head.head import RDHead
+from ..head.hub import PushToHub
+from .parallel import stream_tokens, streamed
+from .plan import EmbedPlan, EmbedSettings
+from .pooling import Pooling, check_poolings, embed_batch
+from .sequence_batch import SequenceBatch, make_sequence_batch
+
+if TYPE_CHECKING:
+    from esm.data import Alphabet, BatchConverter
+
+Model = TypeVar("Model", bound="NestedModel")
+
+
+class Known(NamedTuple):
+    """Vectors of the first levels that need not be computed again."""
+
+    num_members: int
+    vectors: Callable[[SequenceBatch, torch.device], dict[Pooling, Tensor]]
+
+
+class NestedModel(PushToHub, nn.Module):
+    """The members of a family up to a level and their :class:`rd_lightning.RDHead`.
+
+    The backbones are frozen and stay in eval mode.
+
+    Args:
+        family: what the head was fitted on.
+        head: its members must be the family's first.
+        weights: folder with the weights; by default bundled (mini) or downloaded (esm2).
+        level: name of the largest member to use, all of the head's by default.
+        width: in place of ``level``: the first columns to give, and no more members than they need.
+        freeze: False makes the head's matrices parameters, to be trained with yours.
+
+    Attributes:
+        names, dims: of the levels, smallest first.
+        width: columns of the output.
+    """
+
+    def __init__(
+        self,
+        family: str | Family,
+        head: RDHead,
+        *,
+        weights: str | os.PathLike | None = None,
+        level: str | None = None,
+        width: int | None = None,
+        freeze: bool = True,
+    ) -> None:
+        super().__init__()
+        self.family = get_family(family) if isinstance(family, str) else family
+        num_members, self.width = reach(head, level, width)
+        self.members = members_of(self.family, head)[:num_members]
+        self.head = head.truncate(head.names[num_members - 1])
+        if not freeze:
+            self.head.trainable_()
+        folder = None if weights is None else Path(weights)
+        self.backbones = load_backbones(self.family, self.members, folder)
+        self.poolings: tuple[Pooling, ...] = ("mean",)
+        self.max_residues = EmbedSettings(1).max_residues
+        self.known: Known | None = None
+        """Where predictions begin, if their first levels are there already."""
+        self.num_pieces = 0
+        """Pieces beyond the first of batches that did not fit into memory whole."""
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        folder: str | os.PathLike,
+        *,
+        family: str | Family | None = None,
+        weights: str | os.PathLike | None = None,
+        level: str | None = None,
+        width: int | None = None,
+        freeze: bool = True,
+        **hub: Any,
+    ) -> Model:
+        """From the folder of a head, ``RDModel.from_pretrained("rd-fit/.../head")``, or its
+        repository on the Hugging Face Hub, ``RDModel.from_pretrained("org/name")``.
+
+        Args:
+            family: by default the one that the head's own record names.
+            hub: of :meth:`rd_lightning.RDHead.from_pretrained`: ``revision``, ``token``, ...
+
+        Raises:
+            InputError: no head there, no family known, or the two do not fit.
+        """
+        head = RDHead.from_pretrained(folder, **hub)
+        family = family_of(head, folder) if family is None else family
+        return cls(family, head, weights=weights, level=level, width=width, freeze=freeze)
+
+    def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
+        """The head up to this model's largest member, as :meth:`rd_lightning.RDHead.save_for_hub`
+        writes it, with the family's name where its record has none. The backbones stay."""
+        head = copy.copy(self.head)
+        head.report = replace(
+            head.report, context={"family": self.family.name, **head.report.context}
+        )
+        head.save_for_hub(folder, repo_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the backbones."""
+        return next(self.backbones.parameters()).device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the levels, smallest first."""
+        return self.head.names
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Widths of the levels."""
+        return self.head.dims
+
+    @property
+    def alphabet(self) -> Alphabet:
+        """fair-esm's, as ESM-2's own loader returns it beside the model."""
+        from esm.data import Alphabet
+
+        return Alphabet.from_architecture("ESM-1b")
+
+    def batch_converter(self, truncation_length: int | None = None) -> BatchConverter:
+        """fair-esm's: ``labels, strings, tokens = model.batch_converter()([("id", "MKT")])``."""
+        return self.alphabet.get_batch_converter(truncation_length)  # pyright: ignore[reportArgumentType]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        level: str | None = None,
+        width: int | None = None,
+        repr: Literal["tensor", "dict"] = "tensor",
+        padded: bool = True,
+    ) -> Float[Tensor, "batch length _"] | dict[str, Float[Tensor, "batch length _"]]:
+        """Nested embeddings of every position, special tokens and ``<mask>`` included.
+
+        Equals the head applied to fair-esm's ``representations`` of each member; at padding the
+        values mean nothing.
+
+        Args:
+            level, width: run only the members that these columns need.
+            repr: "dict" gives {level: view of the first columns} in place of the widest alone.
+            padded: False if no token is padding, which is a little faster.
+        """
+        check_choice("repr", repr, ("tensor", "dict"))
+        num_members, columns = self._reach(level, width)
+        backbones = list(self.backbones.values())[:num_members]
+        z = self.head([backbone(tokens, padded=padded) for backbone in backbones])[..., :columns]
+        if repr == "tensor":
+            return z
+        levels = zip(self.names[:num_members], self.dims[:num_members], strict=True)
+        return {name: z[..., : min(d, columns)] for name, d in levels}
+
+    def embed(
+        self,
+        sequences: Sequence[str] | str,
+        *,
+        pooling: Pooling | Sequence[Pooling] | None = None,
+        level: str | None = None,
+        width: int | None = None,
+        tokens_per_batch: int | None = None,
+        max_residues: int = 1022,
+        long: Literal["window", "whole", "truncate"] = "window",
+        overlap: int = 128,
+    ) -> Any:
+        """Embeddings of sequences, on the CPU, in the order given; equal ones are computed once.
+
+        Letters are treated as in a FASTA file (:func:`rd_lightning.data.fasta.clean`).
+
+        Args:
+            pooling: None or "residue": a list of (residues, width); "mean" or "bos": one
+                (sequences, width); several: {pooling: ...}.
+            level, width: run only the members that these columns need.
+            tokens_per_batch: 1,024 on a CPU and 32,768 on a GPU by default.
+            max_residues, long, overlap: see :class:`rd_lightning.embedding.plan.EmbedSettings`.
+
+        Raises:
+            InputError: a sequence is empty or has a letter that is no residue.
+        """
+        check_choice("long", long, ("window", "whole", "truncate"))
+        listed = ListedSequences([sequences] if isinstance(sequences, str) else list(sequences))
+        poolings = check_poolings("residue" if pooling is None else pooling)
+        num_members, columns = self._reach(level, width)
+        settings = EmbedSettings(
+            tokens_per_batch or stream_tokens(self.device.type), max_residues, long, overlap
+        )
+        plan = EmbedPlan(np.array([len(s) for s in listed.kinds], np.int32), settings)
+        tokenizer = self.family.tokenizer()
+        rows: dict[Pooling, dict[int, Tensor]] = {p: {} for p in poolings}
+        batches = (
+            make_sequence_batch(listed, number, plan=plan, tokenizer=tokenizer)
+            for number in range(len(plan))
+        )
+
+        def run(batch: SequenceBatch) -> dict[Pooling, Tensor]:
+            return self._embed(batch, poolings, num_members, columns, listed.id, max_residues)
+
+        for batch, vectors in streamed(run, batches, len(plan), self.device.type):
+            for p in poolings:
+                parts = vectors[p].cpu()
+                sizes = batch.lengths if p == "residue" else [1] * len(batch.sequences)
+                rows[p].update(zip(batch.sequences, parts.split(sizes), strict=True))
+        by_pooling: dict[str, Any] = {}
+        for p in poolings:
+            found = [rows[p][kind] for kind in listed.of.tolist()]
+            empty = torch.zeros(0, columns)
+            by_pooling[p] = found if p == "residue" else torch.cat(found) if found else empty
+        return (
+            by_pooling[poolings[0]] if pooling is None or isinstance(pooling, str) else by_pooling
+        )
+
+    def predict(
+        self, batch: SequenceBatch, name: Callable[[int], str] = lambda index: f"sequence {index}"
+    ) -> dict[Pooling, Tensor]:
+        """Vectors of a batch by :attr:`poolings`: (sequences, width), or (residues, width).
+
+        Args:
+            name: of a sequence, for messages.
+        """
+        if not batch.sequences:
+            return {}
+        return self._embed(
+            batch,
+            self.poolings,
+            len(self.members),
+            self.width,
+            name,
+            self.max_residues,
+            self.known,
+        )
+
+    def _embed(
+        self,
+        batch: SequenceBatch,
+        poolings: Sequence[Pooling],
+        num_members: int,
+        columns: int,
+        name: Callable[[int], str],
+        max_residues: int,
+        known: Known | None = None,
+    ) -> dict[Pooling, Tensor]:
+        device = self.device
+        for piece in batch.pieces:
+            piece.tokens, piece.rows = piece.tokens.to(device), piece.rows.to(device)
+        first = 0 if known is None else known.num_members
+
+        def names(windows: list[Window]) -> str:
+            return ", ".join(dict.fromkeys(name(index) for index, _, _ in windows[:10]))
+
+        def count(pieces: int) -> None:
+            self.num_pieces += pieces > 0
+
+        vectors = embed_batch(
+            list(self.backbones.values())[first:num_members],
+            self.head,
+            batch,
+            poolings,
+            max_residues=max_residues,
+            name=names,
+            known=None if known is None else known.vectors(batch, device),
+            on_piece=count,
+        )
+        return {pooling: rows[:, :columns] for pooling, rows in vectors.items()}
+
+    def _reach(self, level: str | None, width: int | None) -> tuple[int, int]:
+        if level is None and width is None:
+            return len(self.members), self.width
+        num_members, columns = reach(self.head, level, width)
+        if columns > self.width:
+            raise InputError(f"this model gives {self.width} columns, not {columns}")
+        return num_members, columns
+
+    def weight_digests(self) -> dict[str, str]:
+        """By member, see :meth:`rd_lightning.families.backbone.Backbone.digest`."""
+        return weight_digests(self.backbones)
+
+
+def reach(head: RDHead, level: str | None, width: int | None) -> tuple[int, int]:
+    """(number of members to run, columns to give); all where neither is named.
+
+    Raises:
+        InputError: both are named; no such level; more columns than the head has.
+    """
+    if level is not None and width is not None:
+        raise InputError(f"name a level ({level}) or a width ({width}), not both")
+    if level is not None:
+        num_members = head.level(level)
+        return num_members, head.dims[num_members - 1]
+    if width is None:
+        return head.num_levels, head.width
+    if not isinstance(width, int) or not 1 <= width <= head.width:
+        raise InputError(f"width is a whole number from 1 to {head.width}, not {width!r}")
+    return next(k for k, d in enumerate(head.dims, start=1) if d >= width), width
+
+
+def family_of(head: RDHead, folder: str | os.PathLike) -> str:
+    """The family that the head's record names.
+
+    Raises:
+        InputError: it names none.
+    """
+    family = head.report.context.get("family")
+    if not isinstance(family, str):
+        raise InputError(
+            f"{folder}: the head does not say which family it was fitted on; name it: family=..."
+        )
+    return family
+
+
+def members_of(family: Family, head: RDHead) -> tuple[Member, ...]:
+    """The members that a head takes embeddings of.
+
+    Raises:
+        InputError: the family does not begin with them.
+    """
+    members = family.members[: head.num_levels]
+    found = [(m.name, m.width) for m in members]
+    wanted = list(zip(head.names, head.member_dims, strict=True))
+    if found != wanted:
+        raise InputError(
+            f"the head is of {wanted} (name, width), but the family {family.name} begins {found}"
+        )
+    return members

@@ -1,0 +1,110 @@
+"""Which sequences are embedded together, and through which windows."""
+
+from __future__ import annotations
+
+import array
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from ..errors import InputError, check_choice, check_whole
+from ..fitting.plan import NUM_SPECIAL_TOKENS, LongPolicy
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """How sequences are cut and batched."""
+
+    tokens_per_batch: int
+    """Most tokens in one forward pass, <cls>, <eos> and padding included; a longer window is
+    alone."""
+    max_residues: int = 1022
+    """Longest window; ESM-2 was trained on crops of 1,022 residues."""
+    long: LongPolicy = "window"
+    """Longer sequences: embedded through overlapping windows and averaged in the overlap, run
+    whole, skipped, or truncated."""
+    overlap: int = 128
+    """Least number of residues that neighbouring windows share."""
+
+    def __post_init__(self) -> None:
+        check_whole("tokens_per_batch", self.tokens_per_batch, least=1)
+        check_whole("max_residues", self.max_residues, least=1)
+        check_choice("long", self.long, get_args(LongPolicy))
+        check_whole("overlap", self.overlap, least=0)
+        if self.long == "window" and self.overlap >= self.max_residues:
+            raise InputError(
+                f"overlap={self.overlap} must be below max_residues={self.max_residues}"
+            )
+
+
+def overlapping_windows(length: int, limit: int, overlap: int) -> list[tuple[int, int]]:
+    """The fewest windows (first, size) of ``limit`` residues that share at least ``overlap``.
+
+    Window j of n begins at floor(j (L - limit) / (n - 1)): evenly spread, the last ends at L.
+    """
+    if length <= limit:
+        return [(0, length)]
+    number = 1 + -(-(length - limit) // (limit - overlap))
+    return [(j * (length - limit) // (number - 1), limit) for j in range(number)]
+
+
+class EmbedPlan:
+    """Sequences dealt into batches of like length, longest first; a sequence is never divided.
+
+    The batches depend on the lengths and the settings only. Memory: 8 bytes a sequence.
+
+    Args:
+        lengths: (n,) of the sequences, in residues.
+    """
+
+    def __init__(self, lengths: np.ndarray, settings: EmbedSettings) -> None:
+        self.settings = settings
+        self.lengths = lengths.astype(np.int32, copy=False)
+        self.long = self.lengths > settings.max_residues
+        if settings.long == "truncate":
+            self.lengths = np.minimum(self.lengths, settings.max_residues)
+        window = self.lengths
+        if settings.long == "window":
+            window = np.minimum(window, settings.max_residues)
+        order = np.argsort(-window, kind="stable").astype(np.int32)
+        if settings.long == "skip":
+            order = order[~self.long[order]]
+        self.order = order
+        self._bound(window)
+
+    def _bound(self, window: np.ndarray) -> None:
+        firsts, position, number = array.array("q"), 0, len(self.order)
+        while position < number:
+            firsts.append(position)
+            at = int(self.order[position])
+            room = max(1, self.settings.tokens_per_batch // (int(window[at]) + NUM_SPECIAL_TOKENS))
+            if int(window[at]) < self.settings.max_residues:  # from here on, one window each
+                position = min(number, position + room)
+                continue
+            while position < number:
+                room -= len(self.windows(int(self.order[position])))
+                if room < 0 and position > firsts[-1]:
+                    break
+                position += 1
+        self.bounds = np.append(np.frombuffer(firsts, np.int64), number)
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def sequences(self, batch: int) -> list[int]:
+        """Indices of a batch's sequences."""
+        return self.order[self.bounds[batch] : self.bounds[batch + 1]].tolist()
+
+    def windows(self, index: int) -> list[tuple[int, int]]:
+        """(first, size) of the windows of a sequence."""
+        length, settings = int(self.lengths[index]), self.settings
+        if settings.long != "window" or not self.long[index]:
+            return [(0, length)]
+        return overlapping_windows(length, settings.max_residues, settings.overlap)
+
+    def residues_by_batch(self) -> np.ndarray:
+        """(batches,) int64."""
+        if not len(self):
+            return np.zeros(0, np.int64)
+        return np.add.reduceat(self.lengths[self.order], self.bounds[:-1], dtype=np.int64)

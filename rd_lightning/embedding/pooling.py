@@ -1,0 +1,116 @@
+"""From tokens to pooled vectors in RD coordinates, without leaving the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batch import Batch
+from ..errors import InputError, check_choice
+from ..families.forward import run_in_pieces
+from ..fitting.plan import Window
+from ..head.head import RDHead
+from ..runtime.precision import true_float32
+from .sequence_batch import SequenceBatch
+
+Pooling = Literal["mean", "bos", "residue"]
+"""Mean over residues; the <cls> token (mean over windows); every residue."""
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+
+def check_poolings(poolings: str | Sequence[str]) -> tuple[Pooling, ...]:
+    """One or several kinds of pooling, each once, in a fixed order.
+
+    Raises:
+        InputError: another word, or none.
+    """
+    wanted = [poolings] if isinstance(poolings, str) else list(poolings)
+    for pooling in wanted:
+        check_choice("pooling", pooling, POOLINGS)
+    if not wanted:
+        raise InputError(f"pooling is one or several of {', '.join(POOLINGS)}; none is given")
+    return tuple(p for p in POOLINGS if p in wanted)
+
+
+@torch.no_grad()
+def embed_batch(
+    backbones: Sequence[nn.Module],
+    head: RDHead,
+    batch: SequenceBatch,
+    poolings: Sequence[Pooling],
+    *,
+    max_residues: int,
+    name: Callable[[list[Window]], str],
+    known: dict[Pooling, Tensor] | None = None,
+    on_piece: Callable[[int], None] = lambda pieces: None,
+) -> dict[Pooling, Tensor]:
+    """Vectors of a batch's sequences, in the batch's order.
+
+    "mean" and "bos": (sequences, width); "residue": (residues, width), sequence after sequence.
+    Raw embeddings are pooled first and the head, which is affine, is applied to the pooled ones:
+    equal to pooling the head's output, and the head costs next to nothing.
+
+    Args:
+        known: vectors of the first levels that are there already; then ``backbones`` are the
+            members that follow, and the columns of ``known`` come back unchanged.
+        on_piece: told how many pieces beyond one a forward pass needed for lack of memory.
+    """
+    sums: list[dict[Pooling, Tensor]] = [{} for _ in backbones]
+    num_windows = [0] * len(batch.sequences)
+    for planned in batch.pieces:
+        pooled = run_in_pieces(
+            lambda piece: [_pool(b, batch, piece, poolings) for b in backbones],
+            planned,
+            max_residues=max_residues,
+            name=name,
+        )
+        for number, (piece, by_member) in enumerate(pooled):
+            on_piece(number)
+            for index, _, _ in piece.windows:
+                num_windows[batch.slot[index]] += 1
+            for total, part in zip(sums, by_member, strict=True):
+                _add(total, batch, piece, part)
+    if "bos" in poolings:
+        counts = torch.tensor(num_windows, dtype=torch.float32)[:, None].to(sums[0]["bos"].device)
+        for total in sums:
+            total["bos"] /= counts
+    with true_float32(next(iter(sums[0].values())).device.type):
+        if known is not None:
+            return {p: head.extend(known[p], [total[p] for total in sums]) for p in poolings}
+        return {p: head([total[p] for total in sums]) for p in poolings}
+
+
+def _pool(
+    backbone: nn.Module, batch: SequenceBatch, piece: Batch, poolings: Sequence[Pooling]
+) -> dict[Pooling, Tensor]:
+    """Of one member and one piece: (windows, d) weighted sums and <cls>; (n, d) residues."""
+    embeddings = backbone(piece.tokens, padded=piece.padded).float()
+    pooled: dict[Pooling, Tensor] = {}
+    if "mean" in poolings:
+        weights = batch.mean_weights(piece).to(embeddings.device, non_blocking=True)
+        with true_float32(embeddings.device.type):
+            pooled["mean"] = torch.bmm(weights[:, None], embeddings).squeeze(1)
+    if "bos" in poolings:
+        pooled["bos"] = embeddings[:, 0].clone()  # not a view: it would hold all the tokens
+    if "residue" in poolings:
+        rows = embeddings.flatten(0, 1).index_select(0, piece.rows)
+        weights = batch.row_weights(piece)
+        pooled["residue"] = rows if weights is None else rows.mul_(weights.to(rows.device))
+    return pooled
+
+
+def _add(
+    total: dict[Pooling, Tensor], batch: SequenceBatch, piece: Batch, part: dict[Pooling, Tensor]
+) -> None:
+    """Add a piece's rows where they belong in the batch."""
+    for pooling, rows in part.items():
+        if pooling == "residue":
+            size, where = batch.num_residues, batch.target_rows(piece)
+        else:
+            size, where = len(batch.sequences), batch.window_slots(piece)
+        if pooling not in total:
+            total[pooling] = rows.new_zeros(size, rows.shape[1])
+        total[pooling].index_add_(0, where.to(rows.device, non_blocking=True), rows)

@@ -1,0 +1,87 @@
+"""What rd-embed is about to do, and whether the disk has room for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from ..display.console import print_facts, shown_size
+from ..errors import InputError
+from .dataset import EmbedData
+from .formats import Description
+from .spool import num_bytes
+
+_BYTES_PER_RECORD = {"hdf5": 2000, "pt": 4096, "parquet": 200, "npy": 100}
+
+
+def disk_needed(data: EmbedData, description: Description, format: str) -> int:
+    """Bytes of the vectors while the run goes on, and of the file made of them at its end."""
+    vectors = num_bytes(
+        description.lengths, description.width, description.dtype, description.poolings
+    )
+    final = vectors * (description.num_records / max(1, len(description.lengths)))
+    shared = format in ("hdf5", "npy")  # there, equal sequences share their vectors
+    overhead = _BYTES_PER_RECORD[format] * description.num_records * len(description.poolings)
+    return int(vectors + (vectors if shared else final) + overhead)
+
+
+def check_disk(out: Path, needed: int, there: int) -> int:
+    """Free bytes where ``out`` will be.
+
+    Raises:
+        InputError: fewer than needed, beside the bytes that an earlier run left there.
+    """
+    folder = out.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free + there < needed:
+        raise InputError(
+            f"{folder} has {shown_size(free)} free, but {shown_size(needed)} are needed; choose "
+            "another disk, dtype=float16, a smaller level, or pooling=mean"
+        )
+    return free
+
+
+def print_preflight(
+    console: Console,
+    data: EmbedData,
+    device: str,
+    rows: list[tuple[str, str]],
+) -> None:
+    """A line each: ``rows``, sequences, residues, long ones, batches, device."""
+    scan, plan = data.store.summary, data.plan
+    kinds = len(data.unique.first)
+    lines = [
+        *rows[:1],
+        ("input", str(data.fasta)),
+        (
+            "sequences",
+            f"{scan.num_sequences:,} of {scan.num_records:,} records, {kinds:,} of them distinct",
+        ),
+        ("residues", f"{data.num_residues:,} to embed"),
+        ("longest", f"{scan.longest:,} residues ({scan.longest_id})"),
+        ("long ones", long_ones(data)),
+        (
+            "batches",
+            f"{len(plan):,} of up to {plan.settings.tokens_per_batch:,} tokens",
+        ),
+        ("device", device),
+        *rows[1:],
+    ]
+    print_facts(console, lines)
+
+
+def long_ones(data: EmbedData) -> str:
+    settings, number = data.settings, int(data.plan.long.sum())
+    if not number:
+        return f"none above {settings.max_residues:,} residues"
+    fate = {
+        "window": f"windows that share {settings.overlap} residues or more, averaged there",
+        "whole": "run whole",
+        "skip": "skipped",
+        "truncate": f"cut to the first {settings.max_residues:,}",
+    }[settings.long]
+    return f"{number:,} above {settings.max_residues:,} residues: {fate}"

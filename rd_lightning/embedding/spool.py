@@ -1,0 +1,176 @@
+"""Vectors on disk while a run goes on: each in its place, and which of them are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..runtime.files import write_json
+from .pooling import Pooling
+
+_SYNC_SECONDS = 5.0
+MANIFEST = "manifest.json"
+
+
+class Spool:
+    """A folder with one flat file a pooling, in which every sequence has its place.
+
+    Several processes write to it at once (no place is written by two), and a run that was killed
+    leaves it so that the next goes on: a sequence counts as done when its number is in a process's
+    log, which is appended to after its vectors. Data are made durable before the log is, every few
+    seconds, so that a power cut costs those seconds.
+
+    Args:
+        lengths: (n,) rows of each sequence in the "residue" file.
+        width: columns.
+        dtype: of the values on disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        lengths: np.ndarray,
+        width: int,
+        dtype: torch.dtype,
+        poolings: Sequence[Pooling],
+        rank: int = 0,
+    ) -> None:
+        self.folder, self.lengths, self.width, self.dtype = folder, lengths, width, dtype
+        self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self._row = width * dtype.itemsize
+        self._log_path = folder / f"done.{rank}"
+        self._synced = time.monotonic()
+        flags = os.O_RDWR | os.O_CREAT
+        self._files = {p: os.open(folder / f"{p}.raw", flags, 0o644) for p in poolings}
+        self._log: int | None = None
+
+    @staticmethod
+    def prepare(folder: Path, manifest: Mapping[str, Any]) -> bool:
+        """Make the folder, or find it as an earlier run of the same manifest left it (True).
+
+        Raises:
+            InputError: an earlier run was another one; what differs is named.
+        """
+        path = folder / MANIFEST
+        if not path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_json(path, manifest)
+            return False
+        try:
+            found = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            found = {}
+        wanted = json.loads(json.dumps(manifest))
+        differs = sorted(
+            key for key in {*found, *wanted} if found.get(key) != wanted.get(key, None)
+        )
+        if differs:
+            shown = "; ".join(
+                f"{key}: {_shown(found.get(key))} there, {_shown(wanted.get(key))} now"
+                for key in differs
+            )
+            raise InputError(
+                f"{folder} is of an unfinished run with other settings ({shown}); finish that run, "
+                "remove the folder, or choose another out"
+            )
+        return True
+
+    def done(self) -> np.ndarray:
+        """(n,) bool: which sequences are there."""
+        done = np.zeros(len(self.lengths), bool)
+        for path in self.folder.glob("done.*"):
+            raw = path.read_bytes()
+            done[np.frombuffer(raw[: len(raw) // 4 * 4], np.uint32)] = True
+        return done
+
+    def write(self, sequences: Sequence[int], vectors: Mapping[Pooling, Tensor]) -> None:
+        """Vectors of whole sequences: (s, width), or (their residues, width), one after another."""
+        for pooling, rows in vectors.items():
+            raw = _raw(rows, self.dtype)
+            at = 0
+            for index in sequences:
+                first, number = self._place(pooling, index)
+                _pwrite(self._files[pooling], raw[at : at + number], first * self._row)
+                at += number
+        self._mark(sequences)
+
+    def read(self, pooling: Pooling, index: int) -> Tensor:
+        """(width,), or (residues, width), of the stored dtype."""
+        first, number = self._place(pooling, index)
+        raw = bytearray(os.pread(self._files[pooling], number * self._row, first * self._row))
+        rows = torch.frombuffer(raw, dtype=self.dtype).view(number, self.width)
+        return rows if pooling == "residue" else rows[0]
+
+    def sync(self) -> None:
+        """Make everything written so far durable."""
+        for descriptor in self._files.values():
+            os.fsync(descriptor)
+        if self._log is not None:
+            os.fsync(self._log)
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        for descriptor in [*self._files.values(), self._log]:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._files, self._log = {}, None
+
+    def remove(self) -> None:
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _place(self, pooling: Pooling, index: int) -> tuple[int, int]:
+        """(first row, number of rows) of a sequence."""
+        if pooling == "residue":
+            return int(self.offsets[index]), int(self.lengths[index])
+        return index, 1
+
+    def _mark(self, sequences: Sequence[int]) -> None:
+        if self._log is None:
+            self._log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            torn = os.fstat(self._log).st_size % 4
+            if torn:  # a number that a kill cut short
+                os.ftruncate(self._log, os.fstat(self._log).st_size - torn)
+        due = time.monotonic() - self._synced > _SYNC_SECONDS
+        if due:
+            for descriptor in self._files.values():
+                os.fsync(descriptor)
+        os.write(self._log, np.array(sequences, np.uint32).tobytes())
+        if due:
+            os.fsync(self._log)
+            self._synced = time.monotonic()
+
+
+def num_bytes(lengths: np.ndarray, width: int, dtype: torch.dtype, poolings: Sequence[str]) -> int:
+    """Of the vectors of so many sequences."""
+    rows = sum(int(lengths.sum()) if p == "residue" else len(lengths) for p in poolings)
+    return rows * width * dtype.itemsize
+
+
+def _raw(rows: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """(n, bytes of a row) uint8."""
+    rows = rows.to(dtype).contiguous().cpu()
+    return rows.view(torch.uint8).view(len(rows), -1).numpy()
+
+
+def _pwrite(descriptor: int, rows: np.ndarray, offset: int) -> None:
+    view = rows.reshape(-1).data
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,306 @@
+"""The pictures of an evaluation: by width, by size of the member, by training set.
+
+``results`` has one row an assay, scheme, representation, width, pooling, probe and metric, with
+columns of these names, ``level`` and ``value``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ...errors import InputError
+from ...fitting.summary import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+METRIC_NAMES = {
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "ndcg": "NDCG",
+    "auroc": "AUROC",
+    "mcc": "MCC",
+}
+MOST_NAMED = 10
+"""Assays that get a colour and a name each; more are drawn faintly around their mean."""
+PER_ROW = 3
+BLUE, ORANGE, GREY = "#0b5fa5", "#d9822b", "0.55"
+
+
+class Look(NamedTuple):
+    """How a representation is called and drawn."""
+
+    label: str
+    style: dict[str, Any]
+
+
+def _thin(label: str, color: str, ls: str = "-", marker: str = ".") -> Look:
+    return Look(label, {"color": color, "ls": ls, "lw": 1.1, "marker": marker, "ms": 4.5})
+
+
+LOOKS = {
+    "rd": Look("rd", {"color": BLUE, "lw": 3.2, "marker": "o", "ms": 7, "zorder": 4}),
+    "rd_nonlinear": _thin("rd, nonlinear", "#5aa9dd", "-", "D"),
+    "raw": Look("raw", {"color": "black", "ls": "--", "lw": 1.6, "marker": "o", "zorder": 3}),
+    "raw_concat": _thin("raw, concatenated", "#8a7aa8", "-.", "s"),
+    "fusion": _thin("fusion", "#b0687c", "-.", "^"),
+    "pca": _thin("PCA", "#a08060"),
+    "pca_std": _thin("PCA, standardised", "#a08060", ":"),
+    "pca_chained": _thin("PCA, chained", "#6f9a6f"),
+    "pca_chained_std": _thin("PCA, chained, standardised", "#6f9a6f", ":"),
+    "random_residual": _thin("random residual", GREY, "-", "x"),
+    "one_hot": Look("one-hot", {"color": "0.35", "ls": (0, (1, 2)), "lw": 1.4, "zorder": 1}),
+}
+
+
+def save_width_picture(
+    results: pd.DataFrame, path: str | os.PathLike, *, metric: str = "spearman"
+) -> None:
+    """The mean over assays against the number of columns, a line a representation, as PNG.
+
+    Of the first pooling and probe in the table. Values that are NaN are left out of the means, and
+    the title says over how many assays they are.
+
+    Raises:
+        InputError: the table has no number of that metric.
+    """
+    save_figure(_width_figure(results, metric), path)
+
+
+def save_scaling_picture(
+    results: pd.DataFrame,
+    path: str | os.PathLike,
+    *,
+    levels: Sequence[str],
+    metric: str = "spearman",
+) -> None:
+    """Each assay's value for rd and raw embeddings, over the levels in that order, as PNG.
+
+    Of the first pooling and probe in the table. Up to ten assays are named; more are drawn faintly,
+    with the mean of those that miss no level of either.
+
+    Raises:
+        InputError: the table has no number of that metric for rd or raw at one of the levels.
+    """
+    save_figure(_scaling_figure(results, levels, metric), path)
+
+
+def save_angles_picture(table: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Median and largest angle to the full fit by share of the training set, as PNG.
+
+    ``table`` is that of
+    :func:`rd_lightning.evaluation.representations.refits.summarise`: a panel a stage,
+    a point a draw, a line through the means.
+
+    Raises:
+        InputError: the table has no rows.
+    """
+    save_figure(_angles_figure(table), path)
+
+
+def _width_figure(results: pd.DataFrame, metric: str) -> Figure:
+    rows, chosen = _chosen(results, metric)
+    figure, panels = _panels(rows["scheme"].unique())
+    points = rows.groupby(["scheme", "representation", "width"])
+    counts = [part["assay"].nunique() for _, part in points]
+    fewest, most = min(counts), max(counts)
+    count = _assays(most) if fewest == most else f"{fewest} to {_assays(most)}"
+    figure.suptitle(f"Mean over {count} by width of the embedding ({chosen})")
+    at_level = (rows["level"].fillna("") != "") & rows["representation"].isin(("raw", "rd"))
+    widths = sorted(set(rows.loc[at_level, "width"]) or set(rows["width"]))
+    ticks = _with_halves(widths, min(rows["width"].tolist()))
+    for scheme, axes in panels.items():
+        part = rows.loc[rows["scheme"] == scheme]
+        for name, look in _looks(part["representation"].unique()):
+            means = part.loc[part["representation"] == name].groupby("width")["value"].mean()
+            if name == "one_hot":
+                axes.axhline(means.mean(), label=look.label, **look.style)
+                continue
+            marked = np.flatnonzero(means.index.isin(widths)).tolist() if name == "rd" else None
+            axes.plot(
+                means.index, means.to_numpy(), label=look.label, markevery=marked, **look.style
+            )
+        axes.set(xscale="log", xlabel="columns")
+        axes.minorticks_off()
+        axes.set_xticks(ticks, [f"{width:g}" for width in ticks], rotation=90, fontsize=8)
+    _finish(figure, panels, METRIC_NAMES.get(metric, metric))
+    return figure
+
+
+def _scaling_figure(results: pd.DataFrame, levels: Sequence[str], metric: str) -> Figure:
+    rows, chosen = _chosen(results, metric)
+    rows = rows.loc[rows["representation"].isin(("rd", "raw")) & rows["level"].isin(levels)]
+    if rows.empty:
+        raise InputError(f"no number of {metric} for rd or raw at the levels {', '.join(levels)}")
+    figure, panels = _panels(rows["scheme"].unique())
+    names = _short_names(rows["assay"].unique())
+    figure.suptitle(f"{_assays(len(names))} by size of the member ({chosen})")
+    draw = _draw_named if len(names) <= MOST_NAMED else _draw_around_mean
+    for scheme, axes in panels.items():
+        values = {}
+        for name in ("raw", "rd"):
+            kept = (rows["scheme"] == scheme) & (rows["representation"] == name)
+            if kept.any():
+                table = rows.loc[kept].pivot_table("value", "level", "assay")
+                values[name] = table.reindex(index=list(levels), columns=list(names))
+        draw(axes, values, names)
+        axes.set(xlabel="member")
+    _finish(figure, panels, METRIC_NAMES.get(metric, metric))
+    return figure
+
+
+def _draw_named(axes: Axes, values: Mapping[str, pd.DataFrame], names: Mapping[str, str]) -> None:
+    """A colour an assay (column), named once; a dash a representation."""
+    for name, table in values.items():
+        ls, marker = ("-", "o") if name == "rd" else ("--", ".")
+        axes.plot([], [], color="black", ls=ls, label=LOOKS[name].label)
+        for i, (assay, short) in enumerate(names.items()):
+            label = short if name == list(values)[-1] else None
+            style = {"color": f"C{i}", "ls": ls, "marker": marker, "lw": 1.3, "ms": 4}
+            axes.plot(table.index, table[assay].to_numpy(), label=label, **style)
+
+
+def _draw_around_mean(
+    axes: Axes, values: Mapping[str, pd.DataFrame], names: Mapping[str, str]
+) -> None:
+    """Every assay faintly; the means are over the same assays for both representations."""
+    whole = set(names)
+    for name, table in values.items():
+        style = {"color": LOOKS[name].style["color"], "alpha": 0.18, "lw": 1}
+        for assay in names:
+            ls = LOOKS[name].style.get("ls", "-")
+            axes.plot(table.index, table[assay].to_numpy(), ls=ls, **style)
+        whole &= set(table.dropna(how="all").dropna(axis=1).columns)
+    for name, table in values.items():
+        look = LOOKS[name]
+        means = table.loc[:, sorted(whole)].mean(axis=1).to_numpy()
+        axes.plot(table.index, means, label=f"{look.label}, mean", **look.style)
+    axes.set_title(f"{axes.get_title()} (thick: mean of {len(whole)})")
+
+
+def _angles_figure(table: pd.DataFrame) -> Figure:
+    if table.empty:
+        raise InputError("no refits to draw: the table of angles has no rows")
+    figure, panels = _panels(table["stage"].unique())
+    figure.suptitle("Angles between the added directions of refits and of the full fit")
+    largest = table["largest_angle_degrees"].max()
+    headroom = 1.3 if table["largest_angle_degrees"].isna().any() else 1.06
+    for stage, axes in panels.items():
+        axes.set_title(stage.replace("->", " → "))
+        _draw_angles(axes, table.loc[table["stage"] == stage])
+        # One scale: the stages are to be compared.
+        axes.set_ylim(0, headroom * largest if largest > 0 else 1)
+    _finish(figure, panels, "degrees")
+    return figure
+
+
+def _draw_angles(axes: Axes, table: pd.DataFrame) -> None:
+    """A column of points a share, then one of the bootstrap."""
+    subsets = table.loc[table["kind"] == "subset"]
+    groups = [(f"{100 * share:g}%", rows) for share, rows in subsets.groupby("share")]
+    places = [float(i) for i in range(len(groups))]
+    resamples = table.loc[table["kind"] == "bootstrap"]
+    if len(resamples):
+        groups.append(("bootstrap", resamples))
+        places.append(len(places) + 0.5)
+    for measure, color, marker in (("largest", ORANGE, "^"), ("median", BLUE, "o")):
+        column = f"{measure}_angle_degrees"
+        x = np.concatenate(
+            [at + _spread(len(rows)) for at, (_, rows) in zip(places, groups, strict=True)]
+        )
+        y = np.concatenate([rows[column].to_numpy(dtype=float) for _, rows in groups])
+        style = {"color": color, "ls": "", "marker": marker, "ms": 6, "alpha": 0.6}
+        # Points at 0, those of the whole training set, would be cut in half.
+        axes.plot(x, y, label=f"{measure} angle", clip_on=False, **style)
+        means = subsets.groupby("share")[column].mean().to_numpy()
+        axes.plot(places[: len(means)], means, color=color, lw=1.5)
+    for at, (_, rows) in zip(places, groups, strict=True):
+        if missing := int(rows["largest_angle_degrees"].isna().sum()):
+            axes.annotate(
+                f"{missing} of {len(rows)}:\ntoo few\nresidues",
+                (at, 0.98),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="top",
+                fontsize=8,
+            )
+    axes.set_xticks(places, [label for label, _ in groups])
+    axes.set(xlabel="share of the training set", xlim=(-0.5, places[-1] + 0.5))
+
+
+def _chosen(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
+    """Rows with a number, of the first pooling and probe; and these two in words."""
+    rows = results.loc[(results["metric"] == metric) & results["value"].notna()]
+    if rows.empty:
+        there = ", ".join(str(name) for name in results["metric"].unique()) or "no rows"
+        raise InputError(f"no number of metric {metric!r} to draw; the results have {there}")
+    one_hot = rows["representation"] == "one_hot"
+    first = (rows if one_hot.all() else rows.loc[~one_hot]).iloc[0]
+    # One-hot columns are not pooled: whatever stands there, they go with every pooling.
+    same = (rows["pooling"] == first["pooling"]) | one_hot
+    chosen = rows.loc[same & (rows["probe"] == first["probe"])]
+    return chosen, f"{first['pooling']} pooling, {first['probe']}"
+
+
+def _panels(titles: Iterable[str]) -> tuple[Figure, dict[str, Axes]]:
+    """One panel a title, three a row."""
+    titles = list(titles)
+    columns = min(PER_ROW, len(titles))
+    lines = -(-len(titles) // columns)
+    figure = new_figure(2.6 + 4.2 * columns, 0.6 + 3.6 * lines)
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes in grid[len(titles) :]:
+        axes.remove()
+    for axes, title in zip(grid, titles, strict=False):
+        axes.set_title(title)
+        axes.grid(color="0.92", lw=0.8)
+    return figure, dict(zip(titles, grid, strict=False))
+
+
+def _finish(figure: Figure, panels: dict[str, Axes], ylabel: str) -> None:
+    """Label the first column and put one legend of all panels to the right of them."""
+    for i, axes in enumerate(panels.values()):
+        if i % PER_ROW == 0:
+            axes.set_ylabel(ylabel)
+    entries = {}
+    for axes in panels.values():
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True)) | entries
+    figure.legend(entries.values(), entries, loc="outside right center", frameon=False)
+
+
+def _looks(names: Iterable[str]) -> list[tuple[str, Look]]:
+    """In the order of :data:`LOOKS`; those it does not know come last, in grey."""
+    names = list(names)
+    unknown = [(name, _thin(name, "0.75")) for name in names if name not in LOOKS]
+    return [(name, look) for name, look in LOOKS.items() if name in names] + unknown
+
+
+def _with_halves(widths: Sequence[float], least: float) -> list[float]:
+    """The widths, and before them the first one's half, quarter and so on down to ``least``."""
+    ticks = [float(width) for width in widths]
+    while ticks[0] / 2 >= max(least, 1):
+        ticks.insert(0, ticks[0] / 2)
+    return ticks
+
+
+def _assays(number: int) -> str:
+    return "1 assay" if number == 1 else f"{number} assays"
+
+
+def _short_names(assays: Iterable[str]) -> dict[str, str]:
+    """``BLAT_ECOLX`` for ``BLAT_ECOLX_Stiffler_2015``, where that is no other assay's too."""
+    assays = list(assays)
+    short = ["_".join(assay.split("_")[:2]) for assay in assays]
+    return {a: s if short.count(s) == 1 else a for a, s in zip(assays, short, strict=True)}
+
+
+def _spread(number: int) -> np.ndarray:
+    """Offsets that keep points at one place apart."""
+    return np.linspace(-0.15, 0.15, number) if number > 1 else np.zeros(number)

@@ -1,0 +1,223 @@
+"""What is compared: every representation as an affine map of H, all from one file of moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from ...distillation.linalg import eigh_descending, fix_signs
+from ...distillation.moments import JointMoments
+from ...distillation.regression import SecondMoments, regress
+from ...errors import InputError
+from ...head.head import RDHead
+from .affine import AffineMap, affine_of, columns_of
+
+_CURVE_STEPS = 3
+"""Parts, equal by ratio, of the way from one level to the next."""
+
+
+@dataclass(frozen=True)
+class Representation:
+    """A map and the prefix widths at which it is scored."""
+
+    name: str
+    map: AffineMap
+    widths: dict[int, str]
+    """By width, ascending: the level whose representation that prefix is, "" in between."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A head, and the moments it was fitted on."""
+
+    head: RDHead
+    moments: JointMoments
+    heldout: JointMoments | None
+    seed: int = 0
+    """Of the random directions."""
+
+    def __post_init__(self) -> None:
+        if self.moments.dims != self.head.dims:
+            raise InputError(
+                f"the moments are of widths {self.moments.dims}, the head of {self.head.dims}; "
+                "give the folder that one rd-fit wrote"
+            )
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """Width by name."""
+        return dict(zip(self.head.names, self.head.dims, strict=True))
+
+    def member(self, k: int) -> AffineMap:
+        """h_k, the first being k = 0."""
+        ends = torch.tensor(self.head.dims).cumsum(0).tolist()
+        return columns_of(slice(ends[k] - self.head.dims[k], ends[k]), ends[-1])
+
+    def members(self, k: int) -> AffineMap:
+        """[h_1 | ... | h_k]."""
+        return columns_of(slice(0, sum(self.head.dims[:k])), sum(self.head.dims))
+
+
+def curve_widths(family: Family) -> list[int]:
+    """The levels and widths between them, and a quarter and a half of the first."""
+    dims = family.head.dims
+    found = {max(1, dims[0] // 4), max(1, dims[0] // 2), *dims}
+    for low, high in pairwise(dims):
+        steps = range(1, _CURVE_STEPS)
+        found |= {round(low * (high / low) ** (s / _CURVE_STEPS)) for s in steps}
+    return sorted(found)
+
+
+def build(
+    names: Sequence[str], family: Family, widths: Sequence[int] | None = None
+) -> list[Representation]:
+    """The representations of these names.
+
+    Args:
+        widths: of the curves; :func:`curve_widths` by default. Levels are always among them.
+
+    Raises:
+        InputError: no such representation, or a width that no level reaches.
+    """
+    if unknown := [name for name in names if name not in BUILDERS]:
+        raise InputError(f"no representation {unknown[0]!r}; there are {', '.join(BUILDERS)}")
+    grid = sorted({*(widths or curve_widths(family)), *family.head.dims})
+    if grid[0] < 1 or grid[-1] > family.head.width:
+        raise InputError(f"widths are from 1 to {family.head.width}, not {grid}")
+    return [found for name in names for found in BUILDERS[name](name, family, grid)]
+
+
+def _labelled(family: Family, grid: Sequence[int], first: int = 1) -> dict[int, str]:
+    """Widths from that of the level ``first`` on, or all for the first level."""
+    by_width = {d: name for name, d in family.levels.items()}
+    least = family.head.dims[first - 1] if first > 1 else 0
+    return {w: by_width.get(w, "") for w in grid if w >= least}
+
+
+def _raw(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+    for k, (level, width) in enumerate(family.levels.items()):
+        yield Representation(name, family.member(k), {width: level})
+
+
+def _rd(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+    yield Representation(name, affine_of(family.head), _labelled(family, grid))
+
+
+def _raw_concat(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+    for k, level in enumerate(family.head.names[1:], start=2):
+        joined = family.members(k)
+        yield Representation(name, joined, {joined.width: level})
+
+
+def principal_components(
+    start: AffineMap, moments: JointMoments, width: int, *, standardize: bool
+) -> AffineMap:
+    """The leading principal components of a map's columns, about their mean; from the moments.
+
+    Equals scikit-learn's ``PCA(width)`` on the rows that the moments are of, each column divided by
+    its sample deviation where ``standardize``; signs by
+    :func:`rd_lightning.distillation.linalg.fix_signs`.
+    """
+    joint = moments.covariance.cpu()
+    centred = start.centred(moments.mean.cpu())
+    covariance = centred.covariance(joint)
+    scale = covariance.diagonal().rsqrt() if standardize else torch.ones(start.width).double()
+    _, vectors = eigh_descending(scale[:, None] * covariance * scale)
+    return centred.then(scale[:, None] * vectors[:, :width])
+
+
+def _pca(standardize: bool) -> Callable[..., Iterator[Representation]]:
+    """Of all members up to each level at once; the largest one's curve too."""
+
+    def make(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+        last = family.head.names[-1]
+        for k, (level, width) in enumerate(family.levels.items(), start=1):
+            if k == 1:
+                continue
+            found = principal_components(
+                family.members(k), family.moments, width, standardize=standardize
+            )
+            labelled = {w: "" for w in grid if w < width} if level == last else {}
+            yield Representation(name, found, {**labelled, width: level})
+
+    return make
+
+
+def _pca_chained(standardize: bool) -> Callable[..., Iterator[Representation]]:
+    """p_1 = h_1, p_k = PCA of [p_{k-1} | h_k]: the official package's "naive" chain."""
+
+    def make(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+        found = family.member(0)
+        for k, (level, width) in enumerate(family.levels.items()):
+            if k == 0:
+                continue
+            joined = found.beside(family.member(k))
+            found = principal_components(joined, family.moments, width, standardize=standardize)
+            yield Representation(name, found, {width: level})
+
+    return make
+
+
+def _fusion(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+    """[f_{k-1} | h_k V_k] with V_k the principal directions of h_k itself: no regression."""
+    found, dims = family.member(0), family.head.dims
+    for k in range(1, len(dims)):
+        added = principal_components(
+            family.member(k), family.moments, dims[k] - dims[k - 1], standardize=False
+        )
+        found = found.beside(added)
+    yield Representation(name, found, _labelled(family, grid, first=2))
+
+
+def _random_residual(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+    """The chain with random orthonormal directions of the residual in place of the leading ones."""
+    report, dims = family.head.report, family.head.dims
+    joint, mean = family.moments.covariance.cpu(), family.moments.mean.cpu()
+    heldout = family.heldout
+    other = heldout.about(mean) if heldout is not None and heldout.num_rows > 1 else None
+    generator = torch.Generator().manual_seed(family.seed)
+    found = family.member(0)
+    for k in range(1, len(dims)):
+        member = family.member(k)
+        moments = [
+            SecondMoments(found.covariance(s), found.covariance(s, member), member.covariance(s))
+            for s in (joint, other)
+            if s is not None
+        ]
+        solution = regress(
+            moments[0],
+            family.moments.num_rows,
+            heldout=moments[1] if other is not None else None,
+            **report.options,
+        )
+        residual = AffineMap(
+            member.matrix - found.matrix @ solution.coefficients, torch.zeros(dims[k]).double()
+        ).centred(mean)
+        added = residual.then(_random_directions(dims[k], dims[k] - dims[k - 1], generator))
+        found = found.beside(added)
+    yield Representation(name, found, _labelled(family, grid, first=2))
+
+
+def _random_directions(
+    width: int, number: int, generator: torch.Generator
+) -> Float64[Tensor, "d q"]:
+    drawn = torch.randn(width, number, dtype=torch.float64, generator=generator)
+    return fix_signs(torch.linalg.qr(drawn).Q)
+
+
+BUILDERS: dict[str, Callable[[str, Family, Sequence[int]], Iterator[Representation]]] = {
+    "raw": _raw,
+    "rd": _rd,
+    "pca_chained": _pca_chained(False),
+    "pca_chained_std": _pca_chained(True),
+    "pca": _pca(False),
+    "pca_std": _pca(True),
+    "raw_concat": _raw_concat,
+    "fusion": _fusion,
+    "random_residual": _random_residual,
+}

@@ -1,0 +1,175 @@
+"""A FASTA file as a Lightning data module: batches of tokens, dealt to the processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from ..data.batch import Batch, planned_batch
+from ..data.dealt import DealtBatches
+from ..data.sharding import Deal, parse_part
+from ..data.store import SequenceStore
+from ..data.tokenizer import Tokenizer, esm_tokenizer
+from ..errors import InputError, check_choice
+from ..families.family import sample_fasta
+from ..runtime.sharing import scan_once
+from .plan import BatchPlan, LongPolicy, PlanSettings, default_tokens
+from .state import Part
+
+
+class FastaDataModule(L.LightningDataModule):
+    """Residues of a FASTA file for :class:`rd_lightning.RDModule`, each exactly once.
+
+    The file is read and checked once (:meth:`scan`), its sequences spooled to a temporary folder;
+    host memory does not grow with their number but for a few bytes each. Batches are a function of
+    the sequences and the settings (:class:`rd_lightning.fitting.plan.BatchPlan`).
+
+    Args:
+        fasta: plain or compressed; the bundled sample by default.
+        on_invalid: "raise" or "skip", for records that cannot be used.
+        tokens_per_batch: 2,048 on a CPU and 32,768 on a GPU by default.
+        tokenizer: the family's; ESM-2's by default.
+        num_workers: of the data loader.
+        part: "i/n", one of n shares of the batches, for runs that are merged afterwards.
+        num_sequences, heldout, num_groups, max_residues, long, seed: see
+            :class:`rd_lightning.fitting.plan.PlanSettings`.
+
+    Attributes:
+        batches_done: of the part, by an earlier run that this one goes on from.
+    """
+
+    def __init__(
+        self,
+        fasta: str | os.PathLike | None = None,
+        *,
+        num_sequences: int | None = None,
+        heldout: float = 0.05,
+        num_groups: int = 1,
+        max_residues: int = 1022,
+        long: LongPolicy = "window",
+        on_invalid: Literal["raise", "skip"] = "raise",
+        tokens_per_batch: int | None = None,
+        seed: int = 0,
+        tokenizer: Tokenizer | None = None,
+        num_workers: int = 0,
+        part: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.fasta = Path(fasta) if fasta is not None else sample_fasta()
+        check_choice("on_invalid", on_invalid, ("raise", "skip"))
+        self.on_invalid: Literal["raise", "skip"] = on_invalid
+        self.part_index, self.part_of = parse_part(part)
+        self.batches_done = 0
+        self.tokens_per_batch = tokens_per_batch
+        self.num_workers = num_workers
+        self.tokenizer = tokenizer or esm_tokenizer()
+        self._settings = {
+            "num_sequences": num_sequences,
+            "heldout": heldout,
+            "num_groups": num_groups,
+            "max_residues": max_residues,
+            "long": long,
+            "seed": seed,
+        }
+        PlanSettings(**self._settings)  # refuses what cannot be, before anything runs
+        self.store: SequenceStore | None = None
+        self.plan: BatchPlan | None = None
+
+    def scan(self, device_type: str) -> BatchPlan:
+        """Read and check the file, once, and plan the batches for a kind of device.
+
+        Raises:
+            InputError: see :meth:`rd_lightning.data.store.SequenceStore.scan`.
+        """
+        if self.store is None:
+            self.store = SequenceStore.scan(self.fasta, on_invalid=self.on_invalid)
+        return self._make_plan(device_type)
+
+    def _make_plan(self, device_type: str) -> BatchPlan:
+        assert self.store is not None
+        tokens = self.tokens_per_batch
+        if tokens is None:
+            tokens = default_tokens(device_type)
+        settings = PlanSettings(tokens_per_batch=tokens, **self._settings)
+        if self.plan is None or self.plan.settings != settings:
+            self.plan = None  # never two at a time in memory
+            self.plan = BatchPlan(self.store, settings)
+        return self.plan
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        device_type = self.trainer.strategy.root_device.type
+
+        def scan() -> SequenceStore:
+            self.scan(device_type)
+            assert self.store is not None
+            return self.store
+
+        self.store = scan_once(self.trainer, scan)
+        self._make_plan(device_type)
+
+    @property
+    def deal(self) -> Deal:
+        """What this process takes.
+
+        Raises:
+            InputError: there are fewer batches than parts.
+        """
+        assert self.plan is not None
+        deal = Deal(len(self.plan), self.part_index, self.part_of, self.batches_done)
+        if not len(deal.batches):
+            raise InputError(
+                f"part {self.part_index} of {self.part_of} is empty: there are "
+                f"{len(self.plan)} batches; use fewer parts"
+            )
+        if self.trainer is None:
+            return deal
+        return replace(deal, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
+
+    def part(self, batches_done: int) -> Part:
+        """The share of the plan that this run is, as far as it got."""
+        assert self.plan is not None
+        return Part(
+            content=self.plan.content_digest,
+            plan=self.plan.digest(),
+            settings=asdict(self.plan.settings),
+            index=self.part_index,
+            of=self.part_of,
+            batches_done=batches_done,
+            num_batches=len(self.deal.batches),
+        )
+
+    def batch(self, number: int) -> Batch:
+        """A batch of the plan."""
+        assert self.store is not None and self.plan is not None
+        return self._make(self.store, number)
+
+    @property
+    def _make(self) -> Callable[[SequenceStore, int], Batch]:
+        assert self.plan is not None
+        return partial(planned_batch, plan=self.plan, tokenizer=self.tokenizer)
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None and self.store is not None and self.plan is not None
+        batches = DealtBatches(self.store.folder, self.deal, self._make)
+        return batches.loader(self.trainer.strategy.root_device.type, self.num_workers)
+
+    def record(self) -> dict[str, Any]:
+        """What a report says of the data: counts of the scan and the plan, settings, digests."""
+        assert self.store is not None and self.plan is not None
+        return {
+            "fasta": self.fasta.name,
+            "part": f"{self.part_index}/{self.part_of}",
+            "fasta_digest": self.store.summary.digest,
+            "plan_digest": self.plan.digest(),
+            "scan": {k: v for k, v in asdict(self.store.summary).items() if k != "path"},
+            "plan": asdict(self.plan.summary()),
+            "settings": asdict(self.plan.settings),
+        }

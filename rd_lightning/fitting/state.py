@@ -1,0 +1,231 @@
+"""Everything a fit has accumulated, and of what: moments by group, the parts they come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..distillation.moments import KIND, JointMoments, Precision, from_tensors
+from ..errors import InputError
+from ..runtime.files import read_tensors, write_tensors
+from .plan import HELDOUT
+
+
+@dataclass(frozen=True)
+class Part:
+    """One share of one plan, batches ``index - 1, index - 1 + of, ...``, and how many are in."""
+
+    content: str
+    """Digest of the sequences."""
+    plan: str
+    """Digest of the sequences and the plan's settings."""
+    settings: dict[str, Any]
+    index: int
+    of: int
+    batches_done: int
+    num_batches: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every batch of the share is done."""
+        return self.batches_done == self.num_batches
+
+    def same_share(self, other: Part) -> bool:
+        """Whether both are the same batches of the same plan, however far they got."""
+        return (self.plan, self.index, self.of) == (other.plan, other.index, other.of)
+
+
+class FitState:
+    """Moments of G groups of fit sequences and of the held-out ones, with their origin.
+
+    All share one shift. The sum over the groups is what a fit without groups has.
+
+    Attributes:
+        identity: facts that must agree for two states to be added: family, member names, digests
+            of the weights, precision.
+        parts: what has been added up so far; empty for data without a plan.
+    """
+
+    def __init__(
+        self, dims: Sequence[int], num_groups: int = 1, precision: Precision = "auto"
+    ) -> None:
+        self.groups = [JointMoments(dims, precision=precision) for _ in range(num_groups)]
+        self.heldout = JointMoments(dims, precision=precision)
+        self.identity: dict[str, Any] = {}
+        self.parts: list[Part] = []
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Widths of the members."""
+        return self.heldout.dims
+
+    @property
+    def all_moments(self) -> list[JointMoments]:
+        """The groups', then the held-out ones."""
+        return [*self.groups, self.heldout]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all moments."""
+        return sum(moments.num_bytes for moments in self.all_moments)
+
+    def of_group(self, group: int) -> JointMoments:
+        """Where a batch of that group goes."""
+        return self.heldout if group == HELDOUT else self.groups[group]
+
+    @property
+    def shift(self) -> Float[Tensor, " D"] | None:
+        """The moments' common shift; None before the first batch."""
+        return self.heldout.shift
+
+    def set_shift_(self, shift: Float[Tensor, " D"]) -> FitState:
+        """Fix one shift for all moments; see :meth:`JointMoments.set_shift_`."""
+        for moments in self.all_moments:
+            moments.set_shift_(shift)
+        return self
+
+    def to(self, device: str | torch.device) -> FitState:
+        """Move all moments; returns self."""
+        for moments in self.all_moments:
+            moments.to(device)
+        return self
+
+    @property
+    def total(self) -> JointMoments:
+        """Of all fit sequences: the sum over the groups (with one group, that group itself)."""
+        first, *others = self.groups
+        if not others:
+            return first
+        total = first.clone()
+        for moments in others:
+            total.merge_(moments)
+        return total
+
+    def clone(self) -> FitState:
+        """A copy that shares nothing."""
+        copy = FitState(self.dims, len(self.groups), self.heldout.precision)
+        copy.groups = [moments.clone() for moments in self.groups]
+        copy.heldout = self.heldout.clone()
+        copy.identity, copy.parts = dict(self.identity), list(self.parts)
+        return copy
+
+    def all_reduce_(self) -> FitState:
+        """Every rank gets the sum over ranks; see :meth:`JointMoments.all_reduce_`."""
+        for moments in self.all_moments:
+            moments.all_reduce_()
+        return self
+
+    def merge_(self, other: FitState, *, name: str = "the other state") -> FitState:
+        """Add another state's rows; returns self. Equals one fit over both.
+
+        Raises:
+            InputError: the states differ in identity or groups, one of them is of an unfinished
+                run, or they hold the same sequences.
+        """
+        if problem := self._refusal(other):
+            raise InputError(f"{name}: {problem}")
+        for mine, theirs in zip(self.all_moments, other.all_moments, strict=True):
+            mine.merge_(theirs)
+        self.parts += other.parts
+        return self
+
+    def unusable(self) -> str | None:
+        """Why this state cannot be solved or added to another; None if it can."""
+        for part in self.parts:
+            if not part.complete:
+                return (
+                    f"is of an unfinished run ({part.batches_done} of {part.num_batches} batches); "
+                    "finish it with rd-fit resume=PATH"
+                )
+        return None
+
+    def _refusal(self, other: FitState) -> str | None:
+        differing = differences(
+            {**self.identity, "dims": self.dims, "num_groups": len(self.groups)},
+            {**other.identity, "dims": other.dims, "num_groups": len(other.groups)},
+        )
+        if differing:
+            return f"does not go with the others: {'; '.join(differing)}"
+        if unusable := self.unusable() or other.unusable():
+            return unusable
+        for theirs in other.parts:
+            for mine in self.parts:
+                if mine.content != theirs.content:
+                    continue
+                if mine.same_share(theirs):
+                    return f"part {theirs.index} of {theirs.of} of these sequences is in already"
+                if mine.plan != theirs.plan or mine.of != theirs.of:
+                    return (
+                        "the same sequences are in already, planned otherwise (part "
+                        f"{mine.index} of {mine.of}); residues would count twice"
+                    )
+        return None
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a safetensors file, whole or not at all (the old one stays until then).
+
+        :meth:`JointMoments.load` reads it too and gives :attr:`total`.
+        """
+        tensors = {
+            "states": torch.stack([m.flat for m in self.groups]),
+            "heldout": self.heldout.flat,
+        }
+        if self.shift is not None:
+            tensors["shift"] = self.shift
+        write_tensors(
+            path,
+            tensors,
+            {
+                "kind": KIND,
+                "dims": list(self.dims),
+                "precision": self.heldout.precision,
+                "num_rows": [m.num_rows for m in self.groups],
+                "num_heldout_rows": self.heldout.num_rows,
+                "identity": self.identity,
+                "parts": [asdict(part) for part in self.parts],
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> FitState:
+        """Read what :meth:`save` wrote, bit for bit.
+
+        Raises:
+            InputError: the file is missing, damaged, of another kind or shape.
+        """
+        tensors, header = read_tensors(path, KIND, device)
+        try:
+            state = cls(header["dims"], len(tensors["states"]), header["precision"])
+            state.identity = dict(header["identity"])
+            state.parts = [Part(**part) for part in header["parts"]]
+            flats = [*tensors["states"].unbind(), tensors["heldout"]]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: not the state of a fit ({error} is missing)") from error
+        loaded = [
+            from_tensors(path, state.dims, header["precision"], flat, tensors.get("shift"))
+            for flat in flats
+        ]
+        state.groups, state.heldout = loaded[:-1], loaded[-1]
+        return state
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One phrase a field that differs: ``weights.8M: abc here, def there``."""
+    found = []
+    for key in dict.fromkeys([*here, *there]):
+        a, b = here.get(key), there.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif (list(a) if isinstance(a, tuple) else a) != (list(b) if isinstance(b, tuple) else b):
+            found.append(f"{prefix}{key}: {_plain(a)} in one, {_plain(b)} in the other")
+    return found
+
+
+def _plain(value: Any) -> str:
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,338 @@
+"""The frozen head: raw embeddings of a family in, nested (Matryoshka) embeddings out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..runtime.files import read_tensors, write_json, write_tensors
+from .hub import CARD_FILE, PushToHub, local_folder
+from .model_card import model_card
+from .official import read_official
+from .report import FitReport
+
+_KIND = "head"
+TENSORS_FILE = "head.safetensors"
+CONFIG_FILE = "config.json"
+
+
+class Block(NamedTuple):
+    """The columns that member k adds: ``h_k @ projection.T + z_{k-1} @ mapping.T + bias``.
+
+    projection = V_k', mapping = -(B_k V_k)', bias centres the residual: the regression is folded
+    in, so the d_k-wide prediction z_{k-1} B_k is never formed. Laid out as ``nn.Linear.weight``.
+    The first member's, where its level has fewer columns than it: z_0 has none.
+    """
+
+    projection: Float[Tensor, "q d"]
+    mapping: Float[Tensor, "q z"]
+    bias: Float[Tensor, " q"]
+
+    def to(self, dtype: torch.dtype) -> Block:
+        """The same numbers, rounded to ``dtype``."""
+        return Block(*(tensor.to(dtype) for tensor in self))
+
+
+class RDHead(PushToHub, nn.Module):
+    """Reverse distillation of a model family (Catrina et al. 2026), frozen.
+
+    ``head([h_1, ..., h_k])`` is z_k: the first d_1 columns are h_1 bit for bit, the first d_j are
+    what the first j members alone give, bit for bit. There is nothing to train; gradients pass
+    through to the inputs. Computed in the dtype of the buffers, outside of autocast: the inputs are
+    cast to it, and the output has it.
+
+    Of a fit with ``keep=`` the levels are of other widths than their members, and a first level
+    that is narrower holds h_1's leading principal components in place of h_1; all else is the same.
+
+    Args:
+        dims: widths of the levels.
+        blocks: of the second member and all that follow; of the first too, if its level is
+            narrower than it.
+        member_dims: widths of the members, where they are not those of the levels.
+
+    Attributes:
+        names: of the members, smallest first.
+        dims: the widths of the levels; without ``keep`` also of the members.
+        member_dims: the widths of the members.
+        report: the fit's figures and where the head comes from.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        dims: Sequence[int],
+        blocks: Sequence[Block],
+        report: FitReport,
+        *,
+        member_dims: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.dims = tuple(int(d) for d in dims)
+        self.member_dims = self.dims if member_dims is None else tuple(int(d) for d in member_dims)
+        self.report = report
+        if not (
+            len(self.names) == len(self.dims) == len(self.member_dims)
+            and len(blocks) == self.num_levels - self._first
+        ):
+            raise InputError(
+                f"{len(names)} names, {len(dims)} widths of levels, {len(self.member_dims)} of "
+                f"members and {len(blocks)} blocks do not fit"
+            )
+        for k, block in enumerate(blocks, start=self._first):
+            for name, shape in self._shapes(k).items():
+                tensor = getattr(block, name)
+                if tuple(tensor.shape) != shape:
+                    raise InputError(f"{name}_{k} is of shape {tuple(tensor.shape)}, not {shape}")
+                self.register_buffer(f"{name}_{k}", tensor.detach().contiguous())
+
+    @property
+    def _first(self) -> int:
+        """Number of the first block: 0 where the first level is narrower than its member."""
+        return int(self.member_dims[:1] == self.dims[:1])
+
+    def _shapes(self, k: int) -> dict[str, tuple[int, ...]]:
+        before = self.dims[k - 1] if k else 0
+        added = self.dims[k] - before
+        shapes = {"projection": (added, self.member_dims[k]), "mapping": (added, before)}
+        return {**shapes, "bias": (added,)}
+
+    @property
+    def width(self) -> int:
+        """Columns of the full output, d_K."""
+        return self.dims[-1]
+
+    @property
+    def num_levels(self) -> int:
+        """Number of members, K."""
+        return len(self.dims)
+
+    def forward(
+        self,
+        embeddings: Sequence[Float[Tensor, "... _"]] | Mapping[str, Float[Tensor, "... _"]],
+    ) -> Float[Tensor, "... width"]:
+        """z_k from the raw embeddings of the first k members, in order or by name.
+
+        Any leading shape, the same for all. Equals the recursion
+        ``z_k = [z_{k-1} | (h_k - mu_k - (z_{k-1} - mean z_{k-1}) B_k) V_k]``.
+
+        Raises:
+            InputError: not the first k members, or their shapes do not fit.
+        """
+        members = self._in_order(embeddings)
+        return self._extend(self._first_level(members[0]), members[1:], 1)
+
+    def extend(
+        self, z: Float[Tensor, "... _"], embeddings: Sequence[Float[Tensor, "... _"]]
+    ) -> Float[Tensor, "... _"]:
+        """z_k from z_j and the raw embeddings of members j + 1, ..., k.
+
+        Equals :meth:`forward` on all k members, whose first j gave ``z``; the columns of ``z`` come
+        back as they are. Affine in its inputs, so it may be applied to means over residues.
+
+        Raises:
+            InputError: ``z`` is not of the width of a level, or the embeddings do not follow it.
+        """
+        first = self.level(z.shape[-1])
+        expected = self.member_dims[first : first + len(embeddings)]
+        if [h.shape for h in embeddings] != [(*z.shape[:-1], d) for d in expected]:
+            shapes = [tuple(h.shape) for h in embeddings]
+            raise InputError(
+                f"after {self.names[first - 1]} come embeddings of widths "
+                f"{self.member_dims[first:]} and leading shape {tuple(z.shape[:-1])}; got {shapes}"
+            )
+        return self._extend(z, embeddings, first)
+
+    def _first_level(self, h: Tensor) -> Tensor:
+        """z_1: h_1 itself, or its components."""
+        if self._first:
+            return h
+        with torch.autocast(h.device.type, enabled=False):
+            return F.linear(
+                h.to(self.dtype), self._tensor("projection", 0), self._tensor("bias", 0)
+            )
+
+    def _extend(self, z: Tensor, embeddings: Sequence[Tensor], first: int) -> Tensor:
+        if not embeddings:
+            return z.to(self.dtype)
+        leading = z.shape[:-1]
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.to(self.dtype).reshape(-1, z.shape[-1])
+            for k, h in enumerate(embeddings, start=first):
+                h = h.to(self.dtype).reshape(-1, h.shape[-1])
+                added = F.linear(h, self._tensor("projection", k), self._tensor("bias", k))
+                added = torch.addmm(added, z, self._tensor("mapping", k).mT)
+                z = torch.cat([z, added], dim=-1)
+        return z.reshape(*leading, z.shape[-1])
+
+    def trainable_(self) -> RDHead:
+        """Turn the matrices into parameters, to be trained further; returns self."""
+        for name, tensor in list(self.named_buffers()):
+            delattr(self, name)
+            self.register_parameter(name, nn.Parameter(tensor.clone()))
+        return self
+
+    def digest(self) -> str:
+        """BLAKE2b of names, widths and every number: equal for equal heads, whatever their file."""
+        # The members' widths stand in the shapes of the projections.
+        hasher = hashlib.blake2b(repr((self.names, self.dims)).encode(), digest_size=16)
+        for name, tensor in sorted(self.state_dict().items()):
+            hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return hasher.hexdigest()
+
+    def _tensor(self, name: str, k: int) -> Tensor:
+        return getattr(self, f"{name}_{k}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrices and the output; float32 for a head without any."""
+        if self.num_levels == self._first:
+            return torch.float32
+        return self._tensor("bias", self._first).dtype
+
+    def _in_order(self, embeddings: Sequence[Tensor] | Mapping[str, Tensor]) -> list[Tensor]:
+        if isinstance(embeddings, Mapping):
+            names = self.names[: len(embeddings)]
+            if set(embeddings) != set(names):
+                raise InputError(
+                    f"expected the first members of {list(self.names)}, got {list(embeddings)}"
+                )
+            members = [embeddings[name] for name in names]
+        else:
+            members = list(embeddings)
+        if not 1 <= len(members) <= len(self.dims):
+            raise InputError(f"expected 1 to {len(self.dims)} embeddings, got {len(members)}")
+        for h, name, width in zip(members, self.names, self.member_dims, strict=False):
+            if h.shape[-1] != width or h.shape[:-1] != members[0].shape[:-1]:
+                shapes = [tuple(m.shape) for m in members]
+                raise InputError(
+                    f"expected (..., {width}) for {name}, all with one leading shape; got {shapes}"
+                )
+        return members
+
+    def level(self, name_or_width: str | int) -> int:
+        """Number of members, k, of a level given by name ("35M") or by its width (480).
+
+        Raises:
+            InputError: there is no such level.
+        """
+        values: Sequence[str | int] = self.names if isinstance(name_or_width, str) else self.dims
+        if name_or_width not in values:
+            raise InputError(
+                f"no level {name_or_width!r}; there are "
+                + ", ".join(f"{n} ({d})" for n, d in zip(self.names, self.dims, strict=True))
+            )
+        return values.index(name_or_width) + 1
+
+    def truncate(self, name_or_width: str | int) -> RDHead:
+        """The head up to a level; its output is a prefix of this one's, bit for bit."""
+        k = self.level(name_or_width)
+        numbers = range(self._first, k)
+        blocks = [Block(*(self._tensor(name, j) for name in Block._fields)) for j in numbers]
+        report, members = self.report.truncated(k), self.member_dims[:k]
+        return RDHead(self.names[:k], self.dims[:k], blocks, report, member_dims=members)
+
+    def extra_repr(self) -> str:
+        levels = " -> ".join(f"{n} ({d})" for n, d in zip(self.names, self.dims, strict=True))
+        if self.member_dims != self.dims:
+            levels += f" of members of {', '.join(map(str, self.member_dims))}"
+        return f"{levels}, regression={self.report.regression}, dtype={self.dtype}"
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Write ``head.safetensors`` and ``config.json`` (names, widths, the report)."""
+        folder = Path(folder)
+        tensors = self.state_dict()
+        write_tensors(folder / TENSORS_FILE, tensors, {"kind": _KIND})
+        config: dict[str, Any] = {
+            "kind": _KIND,
+            "names": list(self.names),
+            "dims": list(self.dims),
+            "member_dims": list(self.member_dims),
+            "report": self.report.to_dict(),
+        }
+        write_json(folder / CONFIG_FILE, config)
+
+    def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
+        """Write the files of :meth:`save_pretrained` and the model card, ``README.md``."""
+        self.save_pretrained(folder)
+        trained = any(True for _ in self.parameters())
+        card = model_card(
+            self.names,
+            self.dims,
+            self.report,
+            repo_id,
+            member_dims=self.member_dims,
+            trained=trained,
+        )
+        (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **hub: Any) -> RDHead:
+        """Read what :meth:`save_pretrained` or :meth:`push_to_hub` wrote, bit for bit.
+
+        Args:
+            folder: or, where there is no such folder, a repository of the Hugging Face Hub,
+                ``"org/name"``.
+            hub: ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``;
+                see :func:`rd_lightning.head.hub.local_folder`.
+
+        Raises:
+            InputError: a file is missing, damaged or does not fit; the repository cannot be read.
+        """
+        path = local_folder(folder, (TENSORS_FILE, CONFIG_FILE), **hub)
+        config = _read_config(path / CONFIG_FILE)
+        tensors, _ = read_tensors(path / TENSORS_FILE, _KIND)
+        try:
+            dims = config["dims"]
+            members = config.get("member_dims", dims)
+            blocks = [
+                Block(*(tensors[f"{name}_{k}"] for name in Block._fields))
+                for k in range(int(members[:1] == dims[:1]), len(dims))
+            ]
+            report = FitReport.from_dict(config["report"])
+            head = cls(config["names"], dims, blocks, report, member_dims=members)
+            if extra := tensors.keys() - head.state_dict().keys():
+                raise InputError(f"{folder}: the files do not fit each other (unused {min(extra)})")
+            return head
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder}: the files do not fit each other ({error})") from error
+
+    @classmethod
+    def from_official(cls, files_or_dir: str | os.PathLike | Sequence[str | os.PathLike]) -> RDHead:
+        """A head from the scalers (``rd-scaler-*.npz``) of the package reverse-distillation 0.1.0.
+
+        Equals its ``rdScalerGPUOptimized.step`` chained as its model chains it, to float32
+        rounding; formula, report and errors: :func:`rd_lightning.head.official.read_official`.
+
+        Warns:
+            UserWarning: a stage was fitted on raw embeddings, not on those it is fed.
+
+        Raises:
+            InputError: the files are not one whole chain of the package's scalers.
+        """
+        names, dims, blocks, report = read_official(files_or_dir)
+        return cls(names, dims, [Block(*block) for block in blocks], report)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import json
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a head is a folder with {CONFIG_FILE}")
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("kind") != _KIND:
+        raise InputError(f"{path}: not the configuration of an RDHead")
+    return config

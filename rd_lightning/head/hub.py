@@ -1,0 +1,176 @@
+"""The Hugging Face Hub: files of a repository by its name, and a folder into a repository.
+
+Nothing of huggingface_hub is imported before a repository is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import InputError
+
+CARD_FILE = "README.md"
+_HUB = "Hugging Face Hub"
+_LOG_IN = "log in with `hf auth login` or pass token=..."
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
+_REPOSITORY = re.compile(rf"(?!.*(--|\.\.)){_PART}/{_PART}")
+
+
+def local_folder(
+    name: str | os.PathLike,
+    files: Sequence[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder of that name if there is one, else that of a downloaded repository.
+
+    A string of the form ``"org/name"`` that names nothing on the disk is taken for a repository:
+    ``files`` and its model card are downloaded into huggingface_hub's cache, all of one commit. A
+    ``Path``, or a string of another form, is a folder whether it is there or not.
+
+    Args:
+        files: without which the repository is not what is looked for.
+        revision: branch, tag or commit; by default the branch ``main``.
+        token: for a private or gated repository; by default that of ``hf auth login``.
+        cache_dir: in place of huggingface_hub's cache.
+        force_download: even where the cache has the files.
+        local_files_only: only look into the cache.
+
+    Raises:
+        InputError: no folder and no repository of that name, no such revision, a file is not in
+            it, or it cannot be downloaded.
+    """
+    if not isinstance(name, str) or not _REPOSITORY.fullmatch(name) or Path(name).exists():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    with _one_line(f"{name}: no such folder; on the {_HUB}", revision):
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                token=token,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                force_download=force_download,
+                local_files_only=local_files_only,
+                allow_patterns=[*files, CARD_FILE],
+            )
+        )
+    for file in files:
+        if not (folder / file).is_file():
+            raise InputError(
+                f"{name}: the repository on the {_HUB}, or its copy in the cache, has no {file}; "
+                f"a head is a repository with {' and '.join(files)}"
+            )
+    return folder
+
+
+class PushToHub:
+    """Gives :meth:`push_to_hub` to a class that says what travels in :meth:`save_for_hub`.
+
+    In place of huggingface_hub's ``ModelHubMixin``, with the same options: that one takes
+    0.6 s to import, passes the fields of ``config.json`` on to ``__init__``, and hides why the file
+    could not be downloaded.
+    """
+
+    def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
+        """Write into an empty folder all that the repository will hold."""
+        raise NotImplementedError
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Upload a head of rd_lightning",
+        private: bool | None = None,
+        token: str | bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload ``head.safetensors``, ``config.json`` and a model card, in one commit.
+
+        The repository is made where there is none. Its own model card (``README.md``) is replaced.
+        ``config.json`` holds the whole report: file name and digest of the sequences, counts, the
+        id of the longest sequence.
+
+        Args:
+            repo_id: ``"org/name"``; a name alone is put under the account that is logged in.
+            private: of a repository that is made; by default as the account has it.
+            token: by default that of ``hf auth login``.
+            branch: an existing one; by default ``main``.
+            create_pr: propose the commit as a pull request.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            InputError: it cannot be uploaded; nothing of it is there then, but for an empty
+                repository.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        where = f"{repo_id}: cannot be uploaded to the {_HUB}"
+        with _one_line(where, branch):
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_for_hub(folder, repo_id)
+            with _one_line(where, branch):
+                done = api.upload_folder(
+                    repo_id=repo_id,
+                    folder_path=folder,
+                    commit_message=commit_message,
+                    revision=branch,
+                    create_pr=create_pr,
+                )
+        return done.pr_url or done.commit_url
+
+
+@contextmanager
+def _one_line(where: str, revision: str | None) -> Iterator[None]:
+    """What the client raises, as an InputError without the client's own traceback."""
+    try:
+        yield
+    # requests, httpx and hf_xet each raise their own, by version of the client; no common base.
+    except Exception as error:
+        raise InputError(f"{where}: {_reason(error, revision)}") from None
+
+
+def _reason(error: Exception, revision: str | None) -> str:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, LocalEntryNotFoundError):  # says only that the cache did not help either
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, GatedRepoError):
+        return f"access is by request; ask for it on the repository's page, then {_LOG_IN}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"no revision {revision or 'main'!r}; name a branch, tag or commit of it"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"no such repository, or none that you may use; check the name, {_LOG_IN}"
+    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+        return (
+            "not in the cache, and the network is not to be used; leave out local_files_only=True "
+            "and HF_HUB_OFFLINE=1"
+        )
+    if status in (401, 403):
+        return f"not allowed (HTTP {status}); {_LOG_IN}, one that may do this"
+    line = textwrap.shorten(" ".join(str(error).split()), 160, placeholder=" ...")
+    advice = "" if isinstance(error, ValueError) else "; check the network and try again"
+    return f"{type(error).__name__}: {line or 'no reason given'}{advice}"

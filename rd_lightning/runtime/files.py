@@ -1,0 +1,98 @@
+"""Files that are whole or absent: written beside their place, made durable, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path in the same folder; renamed to ``path`` on success, removed on failure.
+
+    The bytes are flushed to the disk (fsync) before the rename, and the rename after it, so the
+    name always holds either the old file or the whole new one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write indented JSON, whole or not at all; NaN and infinity are a ValueError."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_tensors(
+    path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> None:
+    """A safetensors file; each metadata value is stored as JSON."""
+    header = {key: json.dumps(value) for key, value in metadata.items()}
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+        try:
+            save_file(whole, temporary, header)
+        except SafetensorError as error:  # also when the disk is full
+            raise OSError(f"{path} cannot be written: {error}") from error
+        temporary.chmod(mode)  # safetensors makes it readable by its owner only
+
+
+def read_tensors(
+    path: str | os.PathLike, kind: str, device: str | torch.device = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the decoded metadata of a safetensors file of ours.
+
+    Raises:
+        InputError: there is no such file, it is cut short or not safetensors, or it is not of
+            this ``kind`` (the value of its metadata key ``kind``).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as handle:
+            header = handle.metadata() or {}
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, struct.error) as error:
+        raise InputError(
+            f"{path}: not a safetensors file, or one cut short ({error}); make it again"
+        ) from error
+    try:
+        metadata = {key: json.loads(value) for key, value in header.items()}
+    except json.JSONDecodeError:
+        metadata = {}
+    if metadata.get("kind") != kind:
+        raise InputError(f"{path}: not {kind} of rd_lightning")
+    return tensors, metadata

@@ -1,0 +1,234 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from rd_lightning import JointMoments
+from rd_lightning.distillation import moments as module
+from rd_lightning.distillation.kernels import finite_rows
+from rd_lightning.distillation.moments import CHUNK
+from rd_lightning.errors import InputError
+
+from ..conftest import SEEDS, family_rows
+
+DIMS = [5, 9, 14]
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+def splits(num_rows: int, seed: int) -> list[slice]:
+    """A random split of the rows; some parts empty, some of one row."""
+    generator = torch.Generator().manual_seed(seed)
+    cuts = torch.randint(0, num_rows + 1, (9,), generator=generator).sort().values.tolist()
+    edges = [0, *cuts, *cuts[-1:], min(cuts[-1] + 1, num_rows), num_rows]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def part(blocks, rows: slice):
+    return [b[rows] for b in blocks]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("panel", [3, 256])
+def test_any_split_and_order_equals_torch_cov(monkeypatch, seed, panel):
+    monkeypatch.setattr(module, "PANEL", panel)
+    blocks = family_rows(700, DIMS, seed, mean=2)
+    joint = torch.cat(blocks, dim=1)
+    parts = splits(700, seed)
+    for order in (parts, parts[::-1]):
+        moments = JointMoments(DIMS)
+        for rows in order:
+            moments.update(part(blocks, rows))
+        assert moments.num_rows == 700
+        assert relative(moments.covariance, torch.cov(joint.T)) < 1e-12
+        assert relative(moments.mean, joint.mean(0)) < 1e-12
+        assert np.allclose(moments.scatter, np.cov(joint.T) * 699, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_any_merge_tree_equals_torch_cov(seed):
+    blocks = family_rows(600, DIMS, seed, mean=3)
+    leaves = [JointMoments(DIMS).update(part(blocks, rows)) for rows in splits(600, seed)]
+    generator = torch.Generator().manual_seed(seed)
+    while len(leaves) > 1:
+        i, j = torch.randperm(len(leaves), generator=generator)[:2].tolist()
+        merged = leaves[i].clone().merge_(leaves[j])
+        leaves = [leaf for k, leaf in enumerate(leaves) if k not in (i, j)] + [merged]
+    joint = torch.cat(blocks, dim=1)
+    assert leaves[0].num_rows == 600
+    assert relative(leaves[0].covariance, torch.cov(joint.T)) < 1e-12
+    assert relative(leaves[0].mean, joint.mean(0)) < 1e-12
+
+
+def test_more_rows_than_a_chunk():
+    blocks = family_rows(2 * CHUNK + 17, DIMS, 0)
+    joint = torch.cat(blocks, dim=1)
+    assert relative(JointMoments(DIMS).update(blocks).covariance, torch.cov(joint.T)) < 1e-12
+    narrow = JointMoments(DIMS).update([b.float() for b in blocks])
+    assert relative(narrow.covariance, torch.cov(joint.T)) < 1e-6
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_large_mean_costs_no_accuracy(precision, seed):
+    """Mean 10^4 deviations. In float64 nothing is lost; float32's bound is 1e-6 a column pair."""
+    blocks = family_rows(3000, DIMS, seed, noise=1.0)
+    deviation = torch.cat(blocks, 1).std(0)
+    far = [b + 1e4 * b.std(0) for b in blocks]
+    if precision == "float32":
+        far = [b.float() for b in far]
+    moments = JointMoments(DIMS, precision=precision)
+    for rows in splits(3000, seed):
+        moments.update(part(far, rows))
+    exact = torch.cov(torch.cat([b.double() for b in far], 1).T)
+    scale = torch.outer(deviation, deviation)
+    bound = 1e-11 if precision == "float64" else 1e-6
+    assert ((moments.covariance - exact) / scale).abs().max() < bound
+
+
+def test_raw_float32_sums_would_lose_what_the_shift_keeps():
+    """The control of the test above: without the shift the bound is missed by far."""
+    (block,) = family_rows(3000, [4], 0, noise=1.0)
+    far = (block + 1e4 * block.std(0)).float()
+    raw = (far.T @ far).double() / 2999 - torch.outer(far.mean(0), far.mean(0)).double()
+    exact = torch.cov(far.double().T)
+    assert ((raw - exact) / exact.diagonal().mean()).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_any_float_dtype_is_cast_up_first(dtype):
+    blocks = [b.to(dtype) for b in family_rows(200, DIMS, 0)]
+    exact = torch.cov(torch.cat([b.double() for b in blocks], 1).T)
+    assert (
+        relative(JointMoments(DIMS, precision="float64").update(blocks).covariance, exact) < 1e-12
+    )
+    moments = JointMoments(DIMS).update(blocks)
+    assert relative(moments.covariance, exact) < 1e-6
+    assert moments.covariance.dtype == torch.float64
+
+
+@pytest.mark.parametrize("outside", ["autocast", "tf32"])
+def test_outside_settings_change_no_bit(outside):
+    blocks = [b.float() for b in family_rows(300, DIMS, 0)]
+    plain = JointMoments(DIMS).update(blocks)
+    before = torch.get_float32_matmul_precision()
+    try:
+        if outside == "tf32":
+            torch.set_float32_matmul_precision("medium")
+            other = JointMoments(DIMS).update(blocks)
+        else:
+            with torch.autocast("cpu", torch.bfloat16):
+                other = JointMoments(DIMS).update(blocks)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(plain.covariance, other.covariance)
+
+
+def test_the_callers_tensors_are_left_alone():
+    blocks = family_rows(50, DIMS, 0)
+    copies = [b.clone() for b in blocks]
+    JointMoments(DIMS).update(blocks)
+    assert all(torch.equal(a, b) for a, b in zip(blocks, copies, strict=True))
+
+
+def test_rows_not_kept_never_reach_the_state():
+    blocks = family_rows(100, DIMS, 0)
+    keep = torch.ones(100, dtype=torch.bool)
+    keep[[0, 17, 99]] = False
+    clean = JointMoments(DIMS).update([b[keep] for b in blocks])
+    blocks[1][0, 3] = torch.nan
+    blocks[0][17, 0] = torch.inf
+    blocks[2][99] = -torch.inf
+    finite = finite_rows(blocks)
+    assert torch.equal(finite, keep)
+    moments = JointMoments(DIMS).update(blocks, keep=finite)
+    assert moments.num_rows == 97
+    assert relative(moments.covariance, clean.covariance) < 1e-12
+    assert relative(moments.mean, clean.mean) < 1e-12
+
+
+def test_empty_updates_and_states():
+    moments = JointMoments(DIMS)
+    assert moments.num_rows == 0
+    moments.update([torch.zeros(0, d) for d in DIMS])
+    with pytest.raises(InputError, match="at least 1 row"):
+        _ = moments.mean
+    moments.update([torch.ones(1, d) for d in DIMS])
+    assert moments.mean.tolist() == [1.0] * 28
+    with pytest.raises(InputError, match="at least 2 row"):
+        _ = moments.covariance
+    empty = JointMoments(DIMS)
+    assert moments.clone().merge_(empty).num_rows == 1
+    assert torch.equal(empty.merge_(moments).mean, moments.mean)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_save_and_load_are_bit_identical(tmp_path, seed):
+    blocks = family_rows(300, DIMS, seed)
+    moments = JointMoments(DIMS).update(part(blocks, slice(0, 200)))
+    moments.save(tmp_path / "m.safetensors")
+    loaded = JointMoments.load(tmp_path / "m.safetensors")
+    assert torch.equal(loaded.covariance, moments.covariance)
+    assert torch.equal(loaded.mean, moments.mean)
+    for each in (moments, loaded):
+        each.update(part(blocks, slice(200, 300)))
+    # BLAS may sum in another order where memory is aligned otherwise.
+    assert relative(loaded.covariance, moments.covariance) < 1e-14
+
+
+def test_an_empty_state_is_saved_too(tmp_path):
+    JointMoments(DIMS).save(tmp_path / "m")
+    loaded = JointMoments.load(tmp_path / "m")
+    assert loaded.num_rows == 0
+    blocks = family_rows(10, DIMS, 0)
+    assert relative(loaded.update(blocks).mean, torch.cat(blocks, 1).mean(0)) < 1e-12
+
+
+def test_a_state_of_the_wrong_shape_is_refused(tmp_path):
+    from rd_lightning.runtime.files import write_tensors
+
+    header = {"kind": "moments", "dims": [2], "precision": "auto"}
+    for wrong, shift, state in [("shift", 3, 7), ("states", 2, 3)]:
+        bad = {"shift": torch.zeros(shift).double(), "states": torch.zeros(1, state).double()}
+        write_tensors(tmp_path / "m", bad, header)
+        with pytest.raises(InputError, match=f"{wrong} is not float64 of shape"):
+            JointMoments.load(tmp_path / "m")
+    write_tensors(tmp_path / "m", {"shift": torch.zeros(2).double()}, header)
+    with pytest.raises(InputError, match="'states' is missing"):
+        JointMoments.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [[(4, 5), (4, 9)], [(4, 5), (4, 9), (4, 13)], [(4, 5), (4, 9), (3, 14)], [(5,), (9,), (14,)]],
+)
+def test_blocks_that_do_not_fit_are_refused(shapes):
+    with pytest.raises((InputError, TypeError), match="expected blocks|type"):
+        JointMoments(DIMS).update([torch.zeros(s) for s in shapes])
+
+
+def test_widths_that_cannot_be_or_differ():
+    with pytest.raises(InputError, match="widths"):
+        JointMoments([])
+    with pytest.raises(InputError, match="widths"):
+        JointMoments([3, 0])
+    with pytest.raises(InputError, match="cannot merge"):
+        JointMoments([3]).merge_(JointMoments([4]))
+
+
+def test_the_shift_is_fixed_once():
+    moments = JointMoments(DIMS).update(family_rows(10, DIMS, 0))
+    with pytest.raises(InputError, match="fixed"):
+        moments.set_shift_(torch.zeros(28))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_second_moments_about_another_mean(seed):
+    blocks = family_rows(50, [3, 4], seed, mean=2)
+    rows = torch.cat(blocks, 1)
+    mean = torch.arange(7, dtype=torch.float64)
+    found = JointMoments([3, 4]).update(blocks).about(mean)
+    assert torch.allclose(found, (rows - mean).T @ (rows - mean) / 50, rtol=1e-12, atol=1e-12)

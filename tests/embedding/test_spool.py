@@ -1,0 +1,63 @@
+"""What is written is read back; what a killed run left is told from what it did not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from rd_lightning.embedding.spool import Spool
+from rd_lightning.errors import InputError
+
+LENGTHS = np.array([3, 0, 5, 1])
+
+
+def vectors(sequences: list[int], seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    rows = int(LENGTHS[sequences].sum())
+    return {
+        "mean": torch.randn(len(sequences), 4, generator=generator),
+        "residue": torch.randn(rows, 4, generator=generator),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_round_trip_by_two_processes(tmp_path, dtype):
+    Spool.prepare(tmp_path / "s", {"a": 1})
+    one, two = (Spool(tmp_path / "s", LENGTHS, 4, dtype, ("mean", "residue"), r) for r in (0, 1))
+    first, second = vectors([2, 0], 0), vectors([3], 1)
+    two.write([3], second)
+    one.write([2, 0], first)
+    assert one.done().tolist() == [True, False, True, True]
+    assert torch.equal(two.read("mean", 2), first["mean"][0].to(dtype))
+    assert torch.equal(two.read("residue", 2), first["residue"][:5].to(dtype))
+    assert torch.equal(two.read("residue", 0), first["residue"][5:].to(dtype))
+    assert torch.equal(one.read("residue", 3), second["residue"].to(dtype))
+    one.remove()
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_number_cut_short_is_not_done(tmp_path):
+    Spool.prepare(tmp_path / "s", {})
+    spool = Spool(tmp_path / "s", LENGTHS, 4, torch.float32, ("mean",))
+    spool.write([2], {"mean": torch.ones(1, 4)})
+    spool.close()
+    with open(tmp_path / "s" / "done.0", "ab") as log:
+        log.write(b"\x03\x00")
+    again = Spool(tmp_path / "s", LENGTHS, 4, torch.float32, ("mean",))
+    assert again.done().tolist() == [False, False, True, False]
+    again.write([0], {"mean": torch.ones(1, 4)})
+    assert again.done().tolist() == [True, False, True, False]
+
+
+def test_another_run_is_refused_by_name(tmp_path):
+    folder = tmp_path / "s"
+    manifest = {"width": 4, "levels": ["A", "B"]}
+    assert not Spool.prepare(folder, manifest)
+    assert Spool.prepare(folder, manifest)
+    with pytest.raises(InputError, match="width: 4 there, 5 now"):
+        Spool.prepare(folder, {**manifest, "width": 5})
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="null there"):
+        Spool.prepare(folder, manifest)
+    assert json.loads(json.dumps(manifest)) == manifest
