@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from rd_lightning import FastaDataModule, JointMoments, RDHead, RDModule
 from rd_lightning.cli.command import quiet_libraries
 from rd_lightning.data.batch import residue_rows
+from rd_lightning.data.windows import NUM_SPECIAL_TOKENS
 from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.moments import Precision
 from rd_lightning.families import ESM2, Family, Member
 from rd_lightning.families.backbone import Backbone, module_key, residue_embeddings
-from rd_lightning.fitting.plan import NUM_SPECIAL_TOKENS
 from rd_lightning.head.head import Block
 from rd_lightning.head.report import FitReport
 from rd_lightning.runtime.precision import dtype_name
@@ -162,7 +162,7 @@ def measure_step(
         return median_seconds(lambda: embed(alone), device, repeats)
 
     def update(blocks: list[Tensor]) -> None:
-        moments.update(blocks, keep=finite_rows(blocks))
+        moments.update(blocks, row_mask=finite_rows(blocks))
 
     with torch.autocast(device.type, torch.bfloat16):
         forward = {m.name: seconds_alone(m) for m in members}

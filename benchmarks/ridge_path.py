@@ -19,7 +19,8 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
+from rd_lightning.evaluation.assays.folds import random_folds
+from rd_lightning.evaluation.assays.splits import Split, splits
 from rd_lightning.evaluation.probes.ridge import DEFAULT_PENALTIES, RidgePath, ridge_path
 
 from . import record

@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from rd_lightning import JointMoments
-from rd_lightning.data.store import SequenceStore
+from rd_lightning.data.scan import scan_fasta
+from rd_lightning.data.windows import NUM_SPECIAL_TOKENS
 from rd_lightning.distillation.moments import PANEL
 from rd_lightning.families import ESM2, Member
-from rd_lightning.fitting.plan import NUM_SPECIAL_TOKENS
 
 from .timing import machine
 
@@ -494,7 +494,7 @@ def measure_scan(number: int, length: int = 283) -> float:
                 letters = "".join(generator.choices("LAGVSERTIDPKQNFYMHWC", k=length))
                 file.write(f">UniRef50_{i:09d} some protein\n{letters}\n")
         start = time.process_time()
-        SequenceStore.scan(path).close()
+        scan_fasta(path).close()
         return (time.process_time() - start) / number
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .cli.command import is_main_process, run_command
-from .errors import InputError
+from .cli.command import is_main_process, plain, quiet_libraries, run_command
 
 if TYPE_CHECKING:
-    from .embedding.job import EmbedJob
+    from .embedding.job import EmbedJob, EmbedOptions
+    from .embedding.runner import RunAlone, RunUnderTrainer
 
 
 def main() -> None:
@@ -23,54 +25,62 @@ def main() -> None:
 def embed(config: DictConfig) -> None:
     """Plan, say what will be done, embed what is not done yet, write."""
     # Here, not above: torch takes a second and Lightning three; --help and a typo should not.
-    from .embedding.assemble import assemble, copy_skipped
-    from .embedding.device import one_device
+    from .display.console import print_facts
     from .embedding.job import EmbedJob
+    from .embedding.output import assemble, list_skipped
 
     console = Console()
-    job = EmbedJob(config)
+    job = EmbedJob(_options(config))
     if is_main_process():
         job.refuse_used()
-    if device := one_device(config.trainer):
-        from .embedding.runner import RunAlone
-
-        run = RunAlone(job, device)
-    else:
-        from .embedding.under_trainer import RunUnderTrainer
-
-        run = RunUnderTrainer(job, config.trainer)
-    data = job.make_data(run.device_type)
-    if is_main_process():
-        data.scan()
-        job.check_scanned(console, run.shown)
-    if config.preflight:
-        return
-    model = run.make_model()
-    started = time.perf_counter()
-    if is_main_process() and job.prepare_spool(model, run.precision):
-        console.print("going on from an earlier run")
-    run()
+    with ExitStack() as stack:
+        run = _run(job, config, stack)
+        data = job.make_data(run.device_type)
+        if is_main_process():
+            data.scan()
+            print_facts(console, job.facts(run.shown))
+        if config.preflight:
+            return
+        model = run.make_model()
+        started = time.perf_counter()
+        metadata = job.metadata(model, run.precision) if is_main_process() else {}
+        if is_main_process() and job.prepare_spool(metadata):
+            console.print("resuming an earlier run")
+        run(model)
     if not run.is_main:
         return
     seconds = time.perf_counter() - started
-    try:
-        assemble(job)
-    except OSError as error:
-        raise InputError(
-            f"{job.out} cannot be written ({error}); nothing that was computed is lost: make room "
-            "and run the same command again"
-        ) from error
+    assemble(job, metadata)
     _say_what_was_done(console, job, model.num_pieces, seconds)
-    if path := copy_skipped(job):
+    if path := list_skipped(job):
         console.print(f"skipped records: {path}", soft_wrap=True)
     console.print(f"embeddings: {job.out}", soft_wrap=True)
 
 
+def _options(config: DictConfig) -> EmbedOptions:
+    from .embedding.job import EmbedOptions
+
+    names = {option.name for option in fields(EmbedOptions)}
+    return EmbedOptions(**{k: v for k, v in plain(config).items() if k in names})
+
+
+def _run(job: EmbedJob, config: DictConfig, stack: ExitStack) -> RunAlone | RunUnderTrainer:
+    from .embedding.runner import RunAlone, RunUnderTrainer, one_device
+
+    if device := one_device(config.trainer):
+        return RunAlone(job, device)
+    from .cli.trainer import make_trainer
+
+    stack.enter_context(quiet_libraries())
+    return RunUnderTrainer(job, lambda callback: make_trainer(config.trainer, callback))
+
+
 def _say_what_was_done(console: Console, job: EmbedJob, num_pieces: int, seconds: float) -> None:
-    from .embedding.preflight import long_ones
+    from .embedding.preflight import long_fact
 
     data, scan = job.data, job.data.store.summary
-    records, kinds = job.description.num_records, len(job.description.lengths)
+    description = job.description()
+    records, kinds = description.num_records, len(description.lengths)
     residues = int(data.residues_by_batch().sum())
     console.print(
         f"{records:,} records embedded, {kinds:,} distinct sequences and {records - kinds:,} copies"
@@ -78,7 +88,7 @@ def _say_what_was_done(console: Console, job: EmbedJob, num_pieces: int, seconds
     if left_out := scan.num_skipped + scan.num_sequences - records:
         console.print(f"{left_out:,} records skipped")
     if data.plan.long.any():
-        console.print(f"long ones: {long_ones(data)}")
+        console.print(f"long sequences: {long_fact(data)}")
     if num_pieces:
         console.print(f"{num_pieces:,} batches were divided for lack of memory")
     if residues:

@@ -1,4 +1,4 @@
-"""The one exception for input that a user can mend."""
+"""The one exception for input that a user can fix, and the checks that raise it."""
 
 
 class InputError(ValueError):
@@ -7,7 +7,8 @@ class InputError(ValueError):
     Commands print it as one line and exit with status 1; in Python it is a ``ValueError``.
     """
 
-    told_elsewhere = False
+    reported_elsewhere = False
+    """Whether another process of the same run reports it to the user."""
 
 
 def check_whole(name: str, value: object, *, least: int) -> None:
@@ -23,10 +24,10 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise InputError(f"{name} is {listed}, not {value!r}")
 
 
-def told_elsewhere(message: str) -> InputError:
-    """An InputError that another process of the same run tells the user already."""
+def reported_elsewhere(message: str) -> InputError:
+    """An InputError that another process of the same run reports to the user."""
     error = InputError(message)
-    error.told_elsewhere = True
+    error.reported_elsewhere = True
     return error
 
 

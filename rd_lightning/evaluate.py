@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .cli.command import output_folder, run_command
+from .cli.command import output_folder, plain, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from .evaluation.job import EvaluateJob, Scored
+    from .evaluation.job import EvaluateJob, EvaluateOptions, Scored
 
 EXTRA = 'rd-evaluate needs more packages: pip install "rd-lightning[evaluate]"'
 
@@ -38,9 +39,9 @@ def evaluate(config: DictConfig) -> None:
 
     console = Console()
     folder = output_folder()
-    job = EvaluateJob(config, folder)
-    if job.goes_on():
-        console.print(f"going on in {folder}", soft_wrap=True)
+    job = EvaluateJob(_options(config), folder)
+    if job.folder.resumes(job.manifest):
+        console.print(f"resuming in {folder}", soft_wrap=True)
     print_facts(console, facts(job).items())
     job.prepare()
     scored = _score(job)
@@ -51,14 +52,28 @@ def evaluate(config: DictConfig) -> None:
     console.print(f"all numbers: {folder}/results.parquet", soft_wrap=True)
 
 
+def _options(config: DictConfig) -> EvaluateOptions:
+    from .evaluation.job import Columns, EvaluateOptions, NonlinearOptions, TrainingSetOptions
+
+    names = {option.name for option in fields(EvaluateOptions)}
+    given = {k: v for k, v in plain(config).items() if k in names}
+    for key, kind in {
+        "columns": Columns,
+        "training_set": TrainingSetOptions,
+        "nonlinear": NonlinearOptions,
+    }.items():
+        given[key] = kind(**given[key])
+    return EvaluateOptions(**given)
+
+
 def _score(job: EvaluateJob) -> list[Scored]:
     """Every assay, with a bar each for residues and for fits."""
-    from .display.progress import residue_progress
+    from .display.console import residue_progress
 
-    with residue_progress(Console(stderr=True)) as progress:
+    with residue_progress() as progress:
         found = []
         for assay in job.assays:
-            if job.done(assay):
+            if job.folder.done(assay):
                 found.append(job.score(assay))
                 continue
             name = _short(assay.name)

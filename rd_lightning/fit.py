@@ -12,6 +12,8 @@ from .cli.command import is_main_process, output_folder, plain, quiet_libraries,
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from lightning import Trainer
+
     from .fitting.datamodule import FastaDataModule
     from .fitting.module import RDModule
     from .fitting.state import FitState
@@ -26,18 +28,20 @@ def main() -> None:
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
-    from .cli.trainer import make_data, make_module, make_trainer
-    from .display.console import print_stages
-    from .fitting.checkpoint import CHECKPOINT, FitCheckpoint
-    from .fitting.output import refuse_used, write_skipped, write_state
-    from .fitting.preflight import print_preflight, write_preflight
-    from .fitting.resume import check_resumed
+    from .cli.trainer import make_trainer
+    from .data.scan import SKIPPED
+    from .display.console import print_facts
+    from .display.skipped import write_skipped
+    from .fitting.checkpoint import CHECKPOINT, FitCheckpoint, check_resumed
+    from .fitting.output import refuse_used, write_state
+    from .fitting.preflight import preflight_facts
+    from .fitting.summary import print_report
 
     console = Console()
     folder = output_folder()
     if is_main_process():
         refuse_used(folder)
-    module, data = make_module(config), make_data(config)
+    module, data = _make_module(config), _make_data(config)
     checkpoint = folder / CHECKPOINT
     trainer = make_trainer(config.trainer, FitCheckpoint(checkpoint, config.checkpoint_minutes))
     earlier = _resumed(config.resume, checkpoint)
@@ -47,15 +51,14 @@ def fit(config: DictConfig) -> None:
     if is_main_process():
         data.scan(device.type)
         assert data.store is not None
-        print_preflight(console, module, data, trainer)
+        print_facts(console, preflight_facts(module, data, trainer))
         if earlier is not None:
             # What is known before the weights are loaded; the module compares those too.
             known = {**module.identity, "precision": str(trainer.precision)}
             check_resumed(earlier, known, module.dims, data.part(data.batches_done))
         if config.preflight:
-            picture = write_preflight(console, module, data, trainer, folder)
-            console.print(f"lengths: {picture}", soft_wrap=True)
-        if skipped := write_skipped(data.store, folder):
+            _more_preflight(console, module, data, trainer, folder)
+        if skipped := write_skipped(data.store, folder / SKIPPED):
             console.print(f"skipped records: {skipped}", soft_wrap=True)
     if config.preflight:
         return
@@ -72,13 +75,50 @@ def fit(config: DictConfig) -> None:
         done = f"part {config.data.part}: {module.moments.num_rows:,} residues"
         console.print(f"{done}; add the parts up with rd-merge")
     else:
-        print_stages(console, module.head.report)
+        print_report(console, module.head.report)
         context, number = module.head.report.context, module.head.report.num_residues
         pace = f" in {context['seconds']:.1f} s" if "seconds" in context else ""
         if pace:
             pace += f" ({context['residues_per_second']:,.0f} residues/s)"
         console.print(f"{number:,} residues fitted{pace}")
     console.print(f"head, moments and report: {folder}", soft_wrap=True)
+
+
+def _make_module(config: DictConfig) -> RDModule:
+    from .families import family_from_config
+    from .fitting.module import RDModule
+
+    return RDModule(
+        family_from_config(config.family),
+        config.target,
+        weights=config.family.weights,
+        solver=config.solver,
+        level_widths=config.keep,
+        accumulate=config.accumulate,
+        on_nonfinite=config.on_nonfinite,
+        **config.regression,
+    )
+
+
+def _make_data(config: DictConfig) -> FastaDataModule:
+    from .families import family_from_config
+    from .fitting.datamodule import FastaDataModule
+
+    family = family_from_config(config.family)
+    return FastaDataModule(**config.data, tokenizer=family.tokenizer())
+
+
+def _more_preflight(
+    console: Console, module: RDModule, data: FastaDataModule, trainer: Trainer, folder: Path
+) -> None:
+    from .display.console import print_table
+    from .fitting.preflight import expected_time, letter_rows, save_lengths_picture
+
+    assert data.store is not None
+    rows = letter_rows(data.store.summary)
+    print_table(console, "Residues by letter", ("letter", "residues", "share"), rows)
+    console.print(f"expected time: {expected_time(module, data, trainer)}")
+    console.print(f"lengths: {save_lengths_picture(data, folder)}", soft_wrap=True)
 
 
 def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
@@ -89,13 +129,13 @@ def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
     path = checkpoint if resume == "auto" else Path(resume)
     state = FitState.load(path)
     if len(state.parts) != 1:
-        raise InputError(f"{path}: not the state of one run; nothing can go on from it")
+        raise InputError(f"{path}: not the state of one run; nothing can resume from it")
     return state
 
 
 def _solve_only(module: RDModule, data: FastaDataModule, state: FitState) -> None:
     """The stream was complete when the earlier run ended; only the chain is left to solve."""
-    from .fitting.solve_state import solve_state
+    from .fitting.state import solve_state
 
     module.state = state
     if data.part_of == 1:

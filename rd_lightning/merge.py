@@ -8,7 +8,8 @@ from collections import Counter
 from omegaconf import DictConfig
 from rich.console import Console
 
-from .cli.command import output_folder, plain, quoted, run_command
+from .cli.command import output_folder, plain, run_command
+from .cli.overrides import quoted
 from .errors import InputError
 
 
@@ -23,10 +24,9 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
-    from .display.console import print_stages
     from .fitting.output import refuse_used, write_state
-    from .fitting.solve_state import solve_state
-    from .fitting.state import FitState
+    from .fitting.state import FitState, solve_state
+    from .fitting.summary import print_report
 
     console = Console()
     folder = output_folder()
@@ -42,10 +42,10 @@ def merge(config: DictConfig) -> None:
     for (_, of), present in Counter((part.plan, part.of) for part in total.parts).items():
         if present < of:
             console.print(f"note: {present} part(s) of {of} merged; the others are not in")
-    options = {"solver": config.solver, "keep": config.keep, **config.regression}
+    options = {"solver": config.solver, "level_widths": config.keep, **config.regression}
     head = solve_state(total, options)
     write_state(total, head, folder, plain(config))
-    print_stages(console, head.report)
+    print_report(console, head.report)
     console.print(f"{head.report.num_residues:,} residues of {len(paths)} state(s)")
     console.print(f"head, moments and report: {folder}", soft_wrap=True)
 

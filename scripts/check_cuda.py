@@ -53,7 +53,7 @@ def check_no_host_sync() -> str:
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            moments.update(blocks, keep=finite_rows(blocks))
+            moments.update(blocks, row_mask=finite_rows(blocks))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return "3 updates, none waited for the device"

@@ -15,8 +15,11 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from esm.model.esm2 import ESM2  # noqa: E402
 
+from rd_lightning import JointMoments, RDHead  # noqa: E402
 from rd_lightning.families import Family, Member  # noqa: E402
 from rd_lightning.families import family as registry  # noqa: E402
+from rd_lightning.fitting.output import Fitted  # noqa: E402
+from rd_lightning.fitting.state import FitState  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEEDS = (0, 1, 2)
@@ -84,6 +87,13 @@ def tiny_family() -> Family:
 @pytest.fixture
 def family() -> Family:
     return tiny_family()
+
+
+def fitted_on(head: RDHead, moments: JointMoments, heldout: JointMoments | None = None) -> Fitted:
+    """As rd-fit leaves it: a head, and the state of these moments."""
+    state = FitState(moments.dims)
+    state.groups, state.heldout = [moments], heldout or JointMoments(moments.dims)
+    return Fitted(head, state)
 
 
 def random_sequences(number: int, seed: int, *, longest: int = 60) -> list[str]:

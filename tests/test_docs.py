@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import rd_lightning
-from rd_lightning.cli.command import misspelt_override
+from rd_lightning.cli.overrides import misspelt_override
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "notebooks/README.md"]

@@ -1,4 +1,4 @@
-"""rd-embed as a user types it: what it writes, what it goes on from, what it refuses."""
+"""rd-embed as a user types it: what it writes, what it resumes, what it refuses."""
 
 import json
 import os
@@ -15,12 +15,12 @@ import torch
 
 from rd_lightning import JointMoments, RDModel, fit_chain
 from rd_lightning.data.fasta import clean, read_records
-from rd_lightning.data.store import SequenceStore
+from rd_lightning.data.scan import scan_fasta
 from rd_lightning.data.unique import find_unique
 from rd_lightning.embed import main
-from rd_lightning.embedding.formats.base import safe_name
 from rd_lightning.embedding.formats.hdf5 import HDF5Writer
 from rd_lightning.embedding.nested_model import NestedModel
+from rd_lightning.runtime.files import safe_name
 
 from .conftest import clean_environment, family_rows, random_sequences
 
@@ -135,7 +135,7 @@ def test_kill_9_then_go_on(folder):
     assert killed >= 1
     assert not (folder / "killed.h5").exists()
     said = rd_embed(folder, *options)
-    assert "going on from an earlier run" in said
+    assert "resuming an earlier run" in said
     assert_equal(folder / "killed.h5", folder / "whole.h5")
 
 
@@ -173,10 +173,10 @@ def test_interrupted_it_says_so_and_goes_on(inside, argv, capsys, monkeypatch):
         run_here("fasta=x.fasta", "out=interrupted.h5")
     assert stopped.value.code == 130
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == "interrupted; the same command goes on from there"
+    assert said[-1] == "interrupted; the same command resumes there"
     assert not (inside / "interrupted.h5").exists()
     run_here("fasta=x.fasta", "out=interrupted.h5")
-    assert "going on from an earlier run" in capsys.readouterr().out
+    assert "resuming an earlier run" in capsys.readouterr().out
     with h5py.File("interrupted.h5") as one, h5py.File("whole.h5") as two:
         for id in two["per-protein"]:
             assert np.array_equal(one["per-protein"][id][:], two["per-protein"][id][:])
@@ -320,7 +320,7 @@ BAD = {
     "fasta=x.fasta out=b.h5 head=none": "none/config.json: no such file; a head is a folder",
     "fasta=x.fasta out=whole.h5": "whole.h5 exists already; choose another out, or remove it",
     "fasta=x.fasta out=b.csv": "the suffix '.csv' names no format",
-    "fasta=x.fasta out=b.h5 level=7B": "no level '7B'; there are 50K (32), 200K (64), 800K (128)",
+    "fasta=x.fasta out=b.h5 level=7B": "no level '7B'; the levels are 50K (32) -> 200K (64)",
     "fasta=x.fasta out=b.h5 level=50K width=3": "name a level (50K) or a width (3), not both",
     "fasta=x.fasta out=b.h5 width=129": "width is a whole number from 1 to 128, not 129",
     "fasta=x.fasta out=b.h5 pooling=max": "pooling is mean, bos or residue, not 'max'",
@@ -434,7 +434,7 @@ def test_a_vector_that_is_not_finite_is_named(inside, argv, capsys, monkeypatch,
     out = f"inf-{pooling}.h5"
     with pytest.raises(SystemExit):
         run_here("fasta=x.fasta", f"out={out}", f"pooling={pooling}", "dtype=float16", "level=50K")
-    index = int(find_unique(SequenceStore.scan(inside / "x.fasta")).first[77])
+    index = int(find_unique(scan_fasta(inside / "x.fasta")).first[77])
     error = capsys.readouterr().err
     assert f"infinity in the {pooling} vectors of s{index} (record {index + 1}) as float16" in error
     assert not (inside / out).exists()

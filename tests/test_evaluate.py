@@ -1,4 +1,4 @@
-"""rd-evaluate as a user types it: what it writes, what it goes on from, what it refuses."""
+"""rd-evaluate as a user types it: what it writes, what it resumes, what it refuses."""
 
 import json
 import logging
@@ -176,7 +176,7 @@ def test_it_goes_on_where_it_was_cut_short(inside, capsys, monkeypatch):
     monkeypatch.setattr(job_module, "score_assay", score)
     monkeypatch.setattr(job_module.VariantEmbedder, "_computed", None)  # all is in the cache
     run_here(*options, "out=cut")
-    assert f"going on in {inside / 'cut'}" in capsys.readouterr().out
+    assert f"resuming in {inside / 'cut'}" in capsys.readouterr().out
     assert seen == ["P1", "P2"]
     one, two = (pd.read_parquet(f"{out}/results.parquet") for out in ("whole", "cut"))
     pd.testing.assert_frame_equal(one, two)

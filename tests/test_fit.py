@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rd_lightning import FastaDataModule, JointMoments, RDHead, RDModule
-from rd_lightning.cli.command import config_folder, misspelt_override
+from rd_lightning.cli.overrides import config_folder, misspelt_override
 from rd_lightning.fit import main
 
 from .conftest import clean_environment

@@ -1,8 +1,8 @@
-"""A configuration made into the objects of a fit."""
+"""Lightning's Trainer from a configuration."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
@@ -12,33 +12,6 @@ from omegaconf import DictConfig
 
 from ..display.progress_bar import ResidueProgressBar
 from ..errors import InputError
-from ..families.hugging_face import family_from_config
-from ..fitting.datamodule import FastaDataModule
-
-if TYPE_CHECKING:
-    from ..fitting.module import RDModule
-
-
-def make_module(config: DictConfig) -> RDModule:
-    """The LightningModule that a configuration describes."""
-    from ..fitting.module import RDModule
-
-    return RDModule(
-        family_from_config(config.family),
-        config.target,
-        weights=config.family.weights,
-        solver=config.solver,
-        keep=config.keep,
-        accumulate=config.accumulate,
-        on_nonfinite=config.on_nonfinite,
-        **config.regression,
-    )
-
-
-def make_data(config: DictConfig) -> FastaDataModule:
-    """The data module that a configuration describes."""
-    family = family_from_config(config.family)
-    return FastaDataModule(**config.data, tokenizer=family.tokenizer())
 
 
 def make_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:

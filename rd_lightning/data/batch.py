@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fitting.plan import BatchPlan, Window, equal_windows
 from .store import Sequences
 from .tokenizer import Tokenizer
+from .windows import Window, equal_windows
 
 
 @dataclass
@@ -52,14 +52,6 @@ def make_batch(
         padded=len(set(lengths)) > 1,
         windows=windows,
     )
-
-
-def planned_batch(store: Sequences, number: int, *, plan: BatchPlan, tokenizer: Tokenizer) -> Batch:
-    """A batch of a plan; the empty one for -1."""
-    if number < 0:
-        return empty_batch()
-    group = int(plan.group[number])
-    return make_batch(store, tokenizer, plan.windows(number), number=number, group=group)
 
 
 def empty_batch() -> Batch:

@@ -1,20 +1,27 @@
-"""Who takes which batches of a plan: parts of it, processes, and where to go on."""
+"""Which process takes which batches of a plan: parts, ranks, and where a run resumes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..errors import InputError
+from .store import SequenceStore
 
 
 @dataclass(frozen=True)
-class Deal:
-    """Batches of one process: of part ``index`` of ``of``, after the first ``done``, dealt in turn.
+class Shard:
+    """Batches of one process: of part ``index`` of ``of``, after the first ``done``, round robin.
 
     Part i takes batches i - 1, i - 1 + of, ...; of those, process r of W takes r, r + W, ... So
-    after t turns exactly the first t W of them are done, whatever W is, and a run can go on with
-    another number of processes. Every process has as many turns; -1, an empty batch, fills up
-    (never a repeated one: its residues would count twice).
+    after t steps exactly the first t W of them are done, whatever W is, and a run can resume with
+    another number of processes. Every process has the same number of steps; -1, an empty batch,
+    fills up (never a repeated one: its residues would count twice).
     """
 
     num_batches: int
@@ -31,23 +38,23 @@ class Deal:
         return range(self.index - 1, self.num_batches, self.of)
 
     def __len__(self) -> int:
-        """Turns left."""
+        """Steps left."""
         return -(-(len(self.batches) - self.done) // self.world_size)
 
-    def __getitem__(self, turn: int) -> int:
-        if not 0 <= turn < len(self):
-            raise IndexError(turn)
-        position = self.done + turn * self.world_size + self.rank
+    def __getitem__(self, step: int) -> int:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        position = self.done + step * self.world_size + self.rank
         return self.batches[position] if position < len(self.batches) else -1
 
-    def turn(self, turn: int) -> range:
-        """The batches of all processes in one turn."""
-        first = self.done + turn * self.world_size
+    def step(self, step: int) -> range:
+        """The batches of all processes in one step."""
+        first = self.done + step * self.world_size
         return self.batches[first : first + self.world_size]
 
-    def done_after(self, turns: int) -> int:
-        """Batches of the part done once every process has taken so many turns."""
-        return min(self.done + turns * self.world_size, len(self.batches))
+    def done_after(self, steps: int) -> int:
+        """Batches of the part done once every process has taken so many steps."""
+        return min(self.done + steps * self.world_size, len(self.batches))
 
 
 def parse_part(part: str | None) -> tuple[int, int]:
@@ -62,3 +69,44 @@ def parse_part(part: str | None) -> tuple[int, int]:
     if index.isdecimal() and of.isdecimal() and 1 <= int(index) <= int(of):
         return int(index), int(of)
     raise InputError(f"part is i/n with i from 1 to n, such as 2/4; not {part!r}")
+
+
+class ShardedBatches(IterableDataset):
+    """The batches of one process, in order. Iterable, so that no sampler re-assigns them.
+
+    Args:
+        folder: of the store that each worker opens for itself.
+        make: (store, number) to the batch; -1 is the empty one.
+        numbers: the batches that the shard speaks of, where they are not 0, 1, ...
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shard: Shard,
+        make: Callable[[SequenceStore, int], Any],
+        numbers: np.ndarray | None = None,
+    ) -> None:
+        self.folder, self.shard, self.make, self.numbers = folder, shard, make, numbers
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        with SequenceStore.open(self.folder) as store:  # each worker has its own file handle
+            for step in range(first, len(self.shard), stride):
+                number = self.shard[step]
+                if self.numbers is not None and number >= 0:
+                    number = int(self.numbers[number])
+                yield self.make(store, number)
+
+    def loader(self, device_type: str, num_workers: int = 0) -> DataLoader:
+        """As torch has it; page-locked batches for a CUDA device."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            num_workers=num_workers,
+            pin_memory=device_type == "cuda",
+        )

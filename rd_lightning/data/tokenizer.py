@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-
-from .fasta import RESIDUES
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +30,3 @@ class Tokenizer:
             row[1 : len(sequence) + 1] = self.table[np.frombuffer(sequence, np.uint8)]
             row[len(sequence) + 1] = self.end
         return tokens
-
-
-@lru_cache(maxsize=1)
-def esm_tokenizer() -> Tokenizer:
-    """ESM-2's: fair-esm's alphabet "ESM-1b"."""
-    from esm.data import Alphabet
-
-    alphabet = Alphabet.from_architecture("ESM-1b")
-    table = np.full(256, -1, np.int64)
-    for letter in RESIDUES:
-        table[ord(letter)] = alphabet.get_idx(letter)
-    return Tokenizer(table, alphabet.cls_idx, alphabet.eos_idx, alphabet.padding_idx)

@@ -1,37 +1,24 @@
-"""What a person reads on the terminal: stages of a fit, facts, sizes."""
+"""What a person reads on the terminal: facts, tables, sizes, progress."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
-from ..head.report import FitReport
-
-
-def print_stages(console: Console, report: FitReport) -> None:
-    """A row a stage: from -> to, components, R2, variance kept."""
-    table = Table(title="Reverse distillation", title_justify="left")
-    for heading in ("stage", "components", "l_m / edge", "R2 fit", "R2 held-out", "residual kept"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage in report.stages:
-        near = stage.last_kept_over_edge
-        heldout = stage.r2_heldout
-        table.add_row(
-            f"{stage.source} -> {stage.target}",
-            f"{stage.num_components} / {stage.num_inputs}",
-            "" if near is None else f"{near:.2f}",
-            f"{stage.r2_fit:.3f}",
-            "-" if heldout is None else f"{heldout:.3f}",
-            f"{stage.kept_variance:.1%} by {stage.rank}",
-        )
-    console.print(table)
-    if report.keep is not None and report.first_kept_variance < 1:
-        console.print(
-            f"the first level holds {report.first_kept_variance:.1%} of its model's variance "
-            f"in {report.keep[0]} components"
-        )
+from ..data.store import ScanSummary
 
 
 def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
@@ -39,8 +26,20 @@ def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for fact in facts:
-        table.add_row(*fact)
+    for name, value in facts:
+        table.add_row(Text(name), Text(value))
+    console.print(table)
+
+
+def print_table(
+    console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]
+) -> None:
+    """A table with its first column to the left and the others, numbers, to the right."""
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
@@ -50,3 +49,57 @@ def shown_size(num_bytes: int) -> str:
         if num_bytes >= size:
             return f"{num_bytes / size:.1f} {unit}"
     return f"{num_bytes / 1e3:.0f} kB"
+
+
+def scan_facts(scan: ScanSummary) -> list[tuple[str, str]]:
+    """The longest sequence, and what was done to records, if anything."""
+    counted = [
+        (scan.num_skipped, "records skipped"),
+        (scan.num_upper_cased, "sequences upper-cased"),
+        (scan.num_stops_dropped, "trailing '*' dropped"),
+        (scan.num_j_as_x, "residues J read as X"),
+        (scan.num_duplicate_sequences, "sequences equal to an earlier one"),
+    ]
+    noted = ", ".join(f"{number:,} {what}" for number, what in counted if number)
+    facts = [("longest", f"{scan.longest:,} residues ({scan.longest_id})")]
+    return [*facts, ("noted", noted)] if noted else facts
+
+
+def long_sequences(number: int, max_residues: int, treatment: str) -> str:
+    """How many sequences are longer than a window, and what becomes of them."""
+    if not number:
+        return f"none above {max_residues:,} residues"
+    return f"{number:,} above {max_residues:,} residues: {treatment}"
+
+
+class StreamProgress(NamedTuple):
+    """How far a stream of batches is, in residues, and what each step adds."""
+
+    description: str
+    total: int
+    done: int
+    """Before the first step."""
+    in_step: Callable[[int], int]
+    """Number of a step to the residues of all processes in it."""
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed, unit = task.finished_speed or task.speed, task.fields.get("unit", "residues")
+        if speed is None:
+            return Text("")
+        return Text(f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.1f} {unit}/s")
+
+
+def residue_progress(console: Console | None = None) -> Progress:
+    """A bar with share, speed and time left, on standard error unless a console is given; a task
+    counts residues, or its field ``unit``."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Speed(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console or Console(stderr=True),
+    )

@@ -19,7 +19,7 @@ def check_options(
     num_components: ComponentRule,
     ridge: float | None,
     solver: str,
-    keep: Sequence[int] | None = None,
+    level_widths: Sequence[int] | None = None,
 ) -> None:
     """Raise InputError unless :func:`fit_chain` could solve members of these widths so.
 
@@ -29,7 +29,7 @@ def check_options(
         raise InputError(f"{len(names)} names for {len(dims)} models")
     if len(set(names)) != len(names):
         raise InputError(f"the names must differ; got {list(names)}")
-    check_widths(dims, names, keep)
+    check_widths(dims, names, level_widths)
     check_choice("regression", regression, get_args(Regression))
     check_choice("solver", solver, get_args(Solver))
     if (regression == "ridge") != (ridge is not None):
@@ -37,14 +37,18 @@ def check_options(
     if ridge is not None and not (isinstance(ridge, (int, float)) and ridge >= 0):
         raise InputError(f"ridge is a penalty of at least 0, not {ridge!r}")
     if regression == "pcr":
-        check_rule(num_components, dims[0] if keep is None else keep[0])
+        check_rule(num_components, dims[0] if level_widths is None else level_widths[0])
 
 
-def check_widths(dims: Sequence[int], names: Sequence[str], keep: Sequence[int] | None) -> None:
+def check_widths(
+    dims: Sequence[int], names: Sequence[str], level_widths: Sequence[int] | None
+) -> None:
     """Raise InputError unless the levels grow, and no level adds more columns than its member has.
 
-    Without ``keep`` the levels are as wide as their members, whose widths then have to grow.
+    Without ``level_widths`` the levels are as wide as their members, whose widths then have to
+    grow.
     """
+    keep = level_widths
     if keep is None:
         for before, here in pairwise(range(len(dims))):
             if dims[here] <= dims[before]:
@@ -52,7 +56,8 @@ def check_widths(dims: Sequence[int], names: Sequence[str], keep: Sequence[int] 
                     f"widths must grow, but {names[here]} has {dims[here]} after {names[before]}'s "
                     f"{dims[before]}: a level keeps all columns of the one before it, so "
                     f"{names[here]} could add none; say how many columns each level keeps, such as "
-                    f"keep=[{','.join(map(str, _growing(dims)))}], or leave a member out"
+                    f"keep=[{','.join(map(str, _growing(dims)))}] (in Python: level_widths), or "
+                    "leave a member out"
                 )
         return
     listed = isinstance(keep, Sequence) and not isinstance(keep, str)
@@ -84,13 +89,13 @@ def check_rows(
     dims: Sequence[int],
     names: Sequence[str],
     rule: ComponentRule,
-    keep: Sequence[int] | None = None,
+    level_widths: Sequence[int] | None = None,
 ) -> None:
     """Raise InputError unless so many residues determine the chain of these widths.
 
     More than the columns of every member, and of every level: regressions are on those.
     """
-    widest, name = max(zip([*dims, *(keep or ())], [*names, *names], strict=False))
+    widest, name = max(zip([*dims, *(level_widths or ())], [*names, *names], strict=False))
     if num_rows <= widest:
         raise InputError(
             f"{num_rows} residues cannot determine {widest} directions of {name}: more "

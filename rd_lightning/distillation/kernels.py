@@ -18,13 +18,13 @@ def finite_rows(blocks: Sequence[Float[Tensor, "n _"]]) -> Bool[Tensor, " n"]:
 
 
 def batch_mean(
-    blocks: Sequence[Float[Tensor, "n _"]], keep: Bool[Tensor, " n"] | None = None
+    blocks: Sequence[Float[Tensor, "n _"]], row_mask: Bool[Tensor, " n"] | None = None
 ) -> Float[Tensor, " D"]:
     """Mean of the kept rows of [h_1 | ... | h_K], float64; zero where none is kept."""
-    if keep is None:
+    if row_mask is None:
         return torch.cat([column_sums(b) / len(b) for b in blocks])
-    count = keep.sum().clamp_min(1)
-    kept = [torch.where(keep[:, None], b, 0) for b in blocks]
+    count = row_mask.sum().clamp_min(1)
+    kept = [torch.where(row_mask[:, None], b, 0) for b in blocks]
     return torch.cat([column_sums(b) / count for b in kept])
 
 
@@ -53,7 +53,7 @@ def centre_(
     out: Float[Tensor, "n D"],
     blocks: Sequence[Tensor],
     shift: Float[Tensor, " D"],
-    keep: Bool[Tensor, " n"] | None,
+    row_mask: Bool[Tensor, " n"] | None,
 ) -> Float[Tensor, "n D"]:
     """Fill ``out`` with [h_1 | ... | h_K] - shift in its dtype; rows not kept become zero.
 
@@ -64,6 +64,6 @@ def centre_(
         columns = slice(start, start + block.shape[1])
         torch.sub(block.to(out.dtype), shift[columns], out=out[:, columns])
         start = columns.stop
-    if keep is not None:
-        out.masked_fill_(~keep[:, None], 0)
+    if row_mask is not None:
+        out.masked_fill_(~row_mask[:, None], 0)
     return out

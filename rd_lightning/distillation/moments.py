@@ -12,17 +12,15 @@ from torch import Tensor
 
 from ..errors import InputError, check_choice
 from ..runtime import distributed
-from ..runtime.files import read_tensors, write_tensors
 from ..runtime.precision import has_fast_float64, true_float32
 from .kernels import batch_mean, centre_, column_sums, mirrored_
+from .moments_file import read_moments, write_moments
 
 Precision = Literal["auto", "float64", "float32"]
 PANEL = 256
 """Columns of the scatter updated at a time; only blocks on or above the diagonal are computed."""
 CHUNK = 4096
 """Most rows multiplied at once, and in float32 summed, before the float64 state takes over."""
-KIND = "moments"
-"""Of the files that :meth:`JointMoments.load` reads."""
 
 
 class JointMoments:
@@ -103,13 +101,13 @@ class JointMoments:
 
     @torch.no_grad()
     def update(
-        self, blocks: Sequence[Float[Tensor, "n _"]], *, keep: Bool[Tensor, " n"] | None = None
+        self, blocks: Sequence[Float[Tensor, "n _"]], *, row_mask: Bool[Tensor, " n"] | None = None
     ) -> JointMoments:
         """Add n rows, given as one (n, d_k) tensor a model, of any float dtype; returns self.
 
         Args:
             blocks: the embeddings of the same n residues by every model, in order.
-            keep: rows to count; the others, which may hold NaN, are left out. All by default.
+            row_mask: rows to count; the others, which may hold NaN, are left out. All by default.
 
         Raises:
             InputError: the number, the widths or the lengths of the blocks do not fit.
@@ -121,7 +119,7 @@ class JointMoments:
         state_device = self._allocate(blocks[0].device).device
         compute = self._compute_dtype(blocks)
         if self.shift is None:
-            self.set_shift_(batch_mean(blocks, keep).to(state_device))
+            self.set_shift_(batch_mean(blocks, row_mask).to(state_device))
         assert self.shift is not None
         device = blocks[0].device
         shift = self.shift.to(device, compute)
@@ -130,7 +128,7 @@ class JointMoments:
         with true_float32(device.type):
             for start in range(0, num_rows, CHUNK):
                 rows = [b[start : start + CHUNK] for b in blocks]
-                kept = None if keep is None else keep[start : start + CHUNK]
+                kept = None if row_mask is None else row_mask[start : start + CHUNK]
                 self._add(centre_(buffer[: len(rows[0])], rows, shift, kept), kept)
         return self
 
@@ -293,16 +291,14 @@ class JointMoments:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file: ``shift`` and ``states`` (1, D^2 + D + 1), float64."""
-        tensors = {"states": self.flat[None]}
-        if self.shift is not None:
-            tensors["shift"] = self.shift
-        header = {
-            "kind": KIND,
-            "dims": list(self.dims),
-            "precision": self.precision,
-            "num_rows": [self.num_rows],
-        }
-        write_tensors(path, tensors, header)
+        write_moments(
+            path,
+            dims=self.dims,
+            precision=self.precision,
+            states=[self.flat],
+            num_rows=[self.num_rows],
+            shift=self.shift,
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu") -> JointMoments:
@@ -311,36 +307,19 @@ class JointMoments:
         Raises:
             InputError: the file is missing, damaged, of another kind or shape.
         """
-        tensors, header = read_tensors(path, KIND, device)
-        try:
-            flat = tensors["states"].sum(dim=0)
-            return from_tensors(
-                path, header["dims"], header["precision"], flat, tensors.get("shift")
-            )
-        except KeyError as error:
-            raise InputError(f"{path}: not moments ({error} is missing)") from error
+        file = read_moments(path, device)
+        return from_flat(file.dims, file.precision, file.states.sum(dim=0), file.shift)
 
 
-def from_tensors(
-    path: str | os.PathLike,
+def from_flat(
     dims: Sequence[int],
-    precision: Precision,
-    flat: Tensor,
-    shift: Tensor | None,
+    precision: str,
+    flat: Float[Tensor, " size"],
+    shift: Float[Tensor, " D"] | None,
 ) -> JointMoments:
-    """Moments around a flat state and its shift (None where there are no rows yet).
-
-    Raises:
-        InputError: a tensor read from ``path`` is not float64 of the right shape.
-    """
-    moments = JointMoments(dims, precision=precision)
-    width = moments.width
-    expected = {"states": (flat, (width**2 + width + 1,))}
-    if shift is not None:
-        expected["shift"] = (shift, (width,))
-    for name, (tensor, shape) in expected.items():
-        if tuple(tensor.shape) != shape or tensor.dtype != torch.float64:
-            raise InputError(f"{path}: {name} is not float64 of shape {shape}")
+    """Moments around a flat state (:attr:`JointMoments.flat`) and its shift (None where there are
+    no rows yet)."""
+    moments = JointMoments(dims, precision=precision)  # pyright: ignore[reportArgumentType]
     if shift is not None:
         moments.set_shift_(shift)
     moments._state = flat

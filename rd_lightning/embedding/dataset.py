@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ..data.dealt import DealtBatches
-from ..data.sharding import Deal
+from ..data.scan import scan_fasta
+from ..data.sharding import Shard, ShardedBatches
 from ..data.store import SequenceStore
 from ..data.tokenizer import Tokenizer
 from ..data.unique import Unique, find_unique
@@ -52,7 +52,7 @@ class EmbedData:
     def scan(self) -> SequenceStore:
         """Read and check the file, find equal sequences, plan; once."""
         if self._store is None:
-            self.use(SequenceStore.scan(self.fasta, on_invalid=self.on_invalid))
+            self.use(scan_fasta(self.fasta, on_invalid=self.on_invalid))
         return self.store
 
     def use(self, store: SequenceStore) -> None:
@@ -90,13 +90,13 @@ class EmbedData:
         return self.num_residues - int(self.residues_by_batch().sum())
 
     def residues_by_batch(self) -> np.ndarray:
-        """(batches of :attr:`deal`,) int64."""
+        """(batches of :attr:`shard`,) int64."""
         return self.plan.residues_by_batch()[self.todo]
 
     @property
-    def deal(self) -> Deal:
+    def shard(self) -> Shard:
         """What this process takes of :attr:`todo`."""
-        return Deal(len(self.todo), rank=self.rank, world_size=self.world_size)
+        return Shard(len(self.todo), rank=self.rank, world_size=self.world_size)
 
     def embedded(self, record: int) -> bool:
         """Whether a usable record is embedded: all but the long ones under long=skip."""
@@ -107,12 +107,12 @@ class EmbedData:
         return self.store.name(int(self.unique.first[index]))
 
     def loader(self, device_type: str) -> DataLoader:
-        """The batches of :attr:`deal`."""
+        """The batches of :attr:`shard`."""
         make = partial(
             make_sequence_batch,
             indices=self.unique.first,
             tokenizer=self.tokenizer,
             plan=self.plan,
         )
-        batches = DealtBatches(self.store.folder, self.deal, make, self.todo)
+        batches = ShardedBatches(self.store.folder, self.shard, make, self.todo)
         return batches.loader(device_type, self.num_workers)

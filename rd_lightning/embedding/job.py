@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
-from rich.console import Console
 
+from ..data.windows import LongPolicy
 from ..display.console import shown_size
 from ..errors import InputError, check_choice
+from ..families.family import chain_text
 from ..families.hugging_face import family_from_config
-from ..head.head import RDHead
+from ..head.head import RDHead, reach
+from ..head.report import family_of
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .dataset import EmbedData
 from .formats import Description, Writer, format_of, writer_for
-from .nested_model import Known, NestedModel, family_of, reach
-from .output import Recorder
+from .nested_model import Known, NestedModel
 from .parallel import stream_tokens
 from .plan import EmbedSettings
 from .pooling import check_poolings
-from .preflight import check_disk, disk_needed, print_preflight
+from .preflight import check_disk, data_facts, disk_needed
 from .spool import Spool
 from .topup import TopUp
 
@@ -32,47 +34,70 @@ Model = TypeVar("Model", bound=NestedModel)
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What rd-embed is asked for; the settings of the command, by the same names."""
+
+    head: str | None = None
+    fasta: str | None = None
+    out: str | None = None
+    format: str | None = None
+    level: str | None = None
+    width: int | None = None
+    pooling: str | Sequence[str] = "mean"
+    dtype: str = "float32"
+    topup: str | None = None
+    max_residues: int = 1022
+    long: LongPolicy = "window"
+    overlap: int = 128
+    on_invalid: Literal["raise", "skip"] = "raise"
+    tokens_per_batch: int | None = None
+    num_workers: int = 0
+    family: Mapping[str, Any] = field(default_factory=lambda: {"name": None, "weights": None})
+
+
 class EmbedJob:
-    """What a configuration asks for.
+    """One run of rd-embed. First the options are checked, then :meth:`make_data` gives the
+    sequences; what speaks of these needs them scanned.
 
     Raises:
         InputError: it cannot be done; the message says what to change.
     """
 
-    def __init__(self, config: DictConfig) -> None:
+    def __init__(self, options: EmbedOptions) -> None:
         for key, example in (("head", "head=rd-fit/.../head"), ("fasta", "fasta=x.fasta")):
-            if config[key] is None:
+            if getattr(options, key) is None:
                 raise InputError(f"{key} is missing; name it: {example}")
-        self.config = config
-        self.head = RDHead.from_pretrained(config.head)
-        self.num_members, self.width = reach(self.head, config.level, config.width)
+        self.options = options
+        assert options.head is not None
+        self.head = RDHead.from_pretrained(options.head)
+        self.num_members, self.width = reach(self.head, options.level, options.width)
         self.topup = self._open_topup()
-        out = config.out if config.out is not None else config.topup
+        out = options.out if options.out is not None else options.topup
         if out is None:
             raise InputError("out is missing; name the file: out=emb.h5")
         self.out = Path(out)
-        self.format = format_of(self.out, config.format)
+        self.format = format_of(self.out, options.format)
         made = self.topup.metadata if self.topup else {}
-        self.poolings = check_poolings(made.get("poolings", config.pooling))
-        dtype = made.get("dtype", config.dtype)
+        self.poolings = check_poolings(made.get("poolings", options.pooling))
+        dtype = made.get("dtype", options.dtype)
         check_choice("dtype", dtype, tuple(DTYPES))
         self.dtype = DTYPES[dtype]
         self._check_format()
-        settings = {key: config[key] for key in ("max_residues", "long", "overlap")}
+        settings = {key: getattr(options, key) for key in ("max_residues", "long", "overlap")}
         self.settings: dict[str, Any] = self.topup.settings if self.topup else settings
         EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
-        name = config.family.name or family_of(self.head, config.head)
-        self.family = family_from_config({**config.family, "name": name})
-        self.metadata: dict[str, Any] = {}
+        name = options.family["name"] or family_of(self.head.report, options.head)
+        self.family = family_from_config({**options.family, "name": name})
 
     def _open_topup(self) -> TopUp | None:
-        if self.config.topup is None:
+        if self.options.topup is None:
             return None
         from .formats.hdf5 import EmbeddingFile
 
         if self.width not in self.head.dims:
             raise InputError(f"width={self.width}: only whole levels can be topped up; use level=")
-        return TopUp(EmbeddingFile(self.config.topup), self.head, self.num_members)
+        return TopUp(EmbeddingFile(self.options.topup), self.head, self.num_members)
 
     def _check_format(self) -> None:
         if self.topup and self.format != "hdf5":
@@ -106,13 +131,13 @@ class EmbedJob:
 
     def make_data(self, device_type: str) -> EmbedData:
         """The sequences, in batches for a kind of device; :attr:`data` from then on."""
-        tokens = self.config.tokens_per_batch or stream_tokens(device_type)
+        tokens = self.options.tokens_per_batch or stream_tokens(device_type)
         self.data = EmbedData(
-            self.config.fasta,
+            self.options.fasta or "",
             EmbedSettings(tokens, **self.settings),
             self.family.tokenizer(),
-            on_invalid=self.config.on_invalid,
-            num_workers=self.config.num_workers,
+            on_invalid=self.options.on_invalid,
+            num_workers=self.options.num_workers,
         )
         return self.data
 
@@ -123,49 +148,55 @@ class EmbedJob:
         kept[self.data.plan.order] = True
         return kept
 
-    @cached_property
-    def description(self) -> Description:
+    def description(self, metadata: Mapping[str, Any] | None = None) -> Description:
+        """Of the output; ``metadata`` is :meth:`metadata`, once the weights are loaded."""
         return Description(
             self.poolings,
-            self.head.names[: self.num_members],
+            self.levels,
             self.head.dims[: self.num_members],
             self.width,
             self.dtype,
             num_records=int(self.kept[self.data.unique.of].sum()),
             lengths=self.data.plan.lengths[self.kept],
-            metadata=self.metadata,
+            metadata=metadata or {},
         )
 
-    def check_scanned(self, console: Console, device: str) -> None:
-        """Say what will be done, on which device; refuse it where the disk is too small."""
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels that are given, smallest first."""
+        return self.head.names[: self.num_members]
+
+    def facts(self, device: str) -> list[tuple[str, str]]:
+        """What will be done, on which device.
+
+        Raises:
+            InputError: the disk is too small, or the sequences are not those of the file that is
+                topped up.
+        """
         if self.topup:
             self.topup.check_sequences(self.data)
-        needed = disk_needed(self.data, self.description, self.format)
+        needed = disk_needed(self.data, self.description(), self.format)
         there = sum(f.stat().st_blocks * 512 for f in self.spool_folder.glob("*"))
         free = check_disk(self.out, needed, there)
-        chain = zip(self.description.levels, self.description.dims, strict=True)
-        levels = " -> ".join(f"{name} ({d})" for name, d in chain)
+        levels = chain_text(self.levels, self.head.dims[: self.num_members])
         kind = dtype_name(self.dtype)
         output = f"{self.out}: {self.format}, {' and '.join(self.poolings)}, {kind}"
         if self.topup:
             output += f"; columns {self.topup.width + 1} to {self.width} are added"
-        print_preflight(
-            console,
-            self.data,
-            device,
-            [
-                ("levels", f"{self.family.name}: {levels}, {self.width} columns"),
-                ("output", output),
-                ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
-            ],
-        )
+        return [
+            ("levels", f"{self.family.name}: {levels}, {self.width} columns"),
+            *data_facts(self.data),
+            ("device", device),
+            ("output", output),
+            ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
+        ]
 
     def make_model(self, kind: type[Model]) -> Model:
         """The backbones are loaded here."""
         model = kind(
             self.family,
             self.head,
-            weights=self.config.family.weights,
+            weights=self.options.family.get("weights"),
             level=self.head.names[self.num_members - 1],
         )
         model.width, model.poolings = self.width, self.poolings
@@ -177,28 +208,36 @@ class EmbedJob:
             )
         return model
 
-    def prepare_spool(self, model: NestedModel, precision: str) -> bool:
-        """Whether an earlier run left one to go on from. On the main process, before the others."""
+    def metadata(self, model: NestedModel, precision: str) -> dict[str, Any]:
+        """What the output says of itself, as JSON.
+
+        Raises:
+            InputError: the weights are not those of the file that is topped up.
+        """
         weights = model.weight_digests()
         if self.topup:
             self.topup.check_weights(weights)
-        self.metadata.update(
-            kind="embeddings",
-            family=self.family.name,
-            levels=list(self.description.levels),
-            dims=list(self.description.dims),
-            width=self.width,
-            poolings=list(self.poolings),
-            dtype=dtype_name(self.dtype),
-            head_digest=model.head.digest(),
-            weights=weights,
-            settings=self.settings,
-            fasta_digest=self.data.store.summary.digest,
-            precision=precision,
-            versions=versions(),
-        )
+        return {
+            "kind": "embeddings",
+            "family": self.family.name,
+            "levels": list(self.levels),
+            "dims": list(self.head.dims[: self.num_members]),
+            "width": self.width,
+            "poolings": list(self.poolings),
+            "dtype": dtype_name(self.dtype),
+            "head_digest": model.head.digest(),
+            "weights": weights,
+            "settings": self.settings,
+            "fasta_digest": self.data.store.summary.digest,
+            "precision": precision,
+            "versions": versions(),
+        }
+
+    def prepare_spool(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether an earlier run left one to resume from. On the main process, before the others
+        open it."""
         manifest = {
-            **self.metadata,
+            **metadata,
             "format_of_spool": 1,
             "tokens_per_batch": self.data.settings.tokens_per_batch,
             "topup": None if self.topup is None else self.topup.metadata,
@@ -209,14 +248,13 @@ class EmbedJob:
         lengths = np.where(self.kept, self.data.plan.lengths, 0)
         return Spool(self.spool_folder, lengths, self.width, self.dtype, self.poolings, rank)
 
-    def open_recorder(self, rank: int = 0) -> Recorder:
-        return Recorder(self.data, self.open_spool(rank))
-
-    def writer(self) -> Writer:
+    def writer(self, metadata: Mapping[str, Any]) -> Writer:
+        """Of the output, in its format."""
+        description = self.description(metadata)
         if self.topup:
             from .formats.hdf5 import HDF5TopUp
 
             return HDF5TopUp(
-                self.out, self.description, old=self.topup.file.path, old_width=self.topup.width
+                self.out, description, old=self.topup.file.path, old_width=self.topup.width
             )
-        return writer_for(self.format)(self.out, self.description)
+        return writer_for(self.format)(self.out, description)

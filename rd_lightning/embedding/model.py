@@ -1,11 +1,21 @@
-"""RDModel: backbones and head as a LightningModule."""
+"""RDModel, backbones and head as a LightningModule, and what Trainer.predict needs beside it."""
 
 from __future__ import annotations
 
-import lightning as L
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
 
+import lightning as L
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..data.store import SequenceStore
+from ..display.console import StreamProgress
+from ..runtime.ddp import once_per_machine
+from .dataset import EmbedData
 from .nested_model import NestedModel
+from .output import Recorder
 from .pooling import Pooling
 from .sequence_batch import SequenceBatch
 
@@ -27,3 +37,68 @@ class RDModel(NestedModel, L.LightningModule):
 
     def configure_optimizers(self) -> None:
         return None
+
+
+class EmbedDataModule(L.LightningDataModule):
+    """``data``, scanned once a machine; each of the trainer's processes takes its share."""
+
+    def __init__(self, data: EmbedData) -> None:
+        super().__init__()
+        self.data = data
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        self.data.rank, self.data.world_size = self.trainer.global_rank, self.trainer.world_size
+        store = once_per_machine(
+            self.trainer, self.data.scan, lambda store: str(store.folder), SequenceStore.open
+        )
+        self.data.use(store)
+
+    def predict_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        return self.data.loader(self.trainer.strategy.root_device.type)
+
+    def progress(self) -> StreamProgress:
+        """For :class:`rd_lightning.display.progress_bar.ResidueProgressBar`."""
+        residues, shard = self.data.residues_by_batch(), self.data.shard
+        return StreamProgress(
+            "embedding",
+            total=self.data.num_residues,
+            done=self.data.num_residues_done,
+            in_step=lambda step: int(residues[shard.step(step)].sum()),
+        )
+
+
+class RecorderCallback(Callback):
+    """Writes what every process predicts.
+
+    Args:
+        open_recorder: (rank) to a recorder on the spool, which is prepared; asked once the data
+            are known.
+    """
+
+    def __init__(self, open_recorder: Callable[[int], Recorder]) -> None:
+        self.open_recorder = open_recorder
+        self.recorder: Recorder | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.recorder = self.open_recorder(trainer.global_rank)
+        # All must have seen the same logs before anyone adds to one.
+        trainer.strategy.barrier("what is done is known")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: SequenceBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.recorder is not None:
+            self.recorder.write(batch, outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+        trainer.strategy.barrier("all vectors are on disk")

@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..data.unique import ListedSequences
+from ..data.windows import Window
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
-from ..families.family import Family, Member, get_family
-from ..fitting.plan import Window
-from ..head.head import RDHead
+from ..families.family import Family, get_family, members_of
+from ..head.head import RDHead, reach
 from ..head.hub import PushToHub
+from ..head.report import family_of
+from .in_memory import ListedSequences
 from .parallel import stream_tokens, streamed
 from .plan import EmbedPlan, EmbedSettings
 from .pooling import Pooling, check_poolings, embed_batch
@@ -70,7 +71,7 @@ class NestedModel(PushToHub, nn.Module):
         super().__init__()
         self.family = get_family(family) if isinstance(family, str) else family
         num_members, self.width = reach(head, level, width)
-        self.members = members_of(self.family, head)[:num_members]
+        self.members = members_of(self.family, head.names, head.member_dims)[:num_members]
         self.head = head.truncate(head.names[num_members - 1])
         if not freeze:
             self.head.trainable_()
@@ -106,7 +107,7 @@ class NestedModel(PushToHub, nn.Module):
             InputError: no head there, no family known, or the two do not fit.
         """
         head = RDHead.from_pretrained(folder, **hub)
-        family = family_of(head, folder) if family is None else family
+        family = family_of(head.report, folder) if family is None else family
         return cls(family, head, weights=weights, level=level, width=width, freeze=freeze)
 
     def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
@@ -294,51 +295,3 @@ class NestedModel(PushToHub, nn.Module):
     def weight_digests(self) -> dict[str, str]:
         """By member, see :meth:`rd_lightning.families.backbone.Backbone.digest`."""
         return weight_digests(self.backbones)
-
-
-def reach(head: RDHead, level: str | None, width: int | None) -> tuple[int, int]:
-    """(number of members to run, columns to give); all where neither is named.
-
-    Raises:
-        InputError: both are named; no such level; more columns than the head has.
-    """
-    if level is not None and width is not None:
-        raise InputError(f"name a level ({level}) or a width ({width}), not both")
-    if level is not None:
-        num_members = head.level(level)
-        return num_members, head.dims[num_members - 1]
-    if width is None:
-        return head.num_levels, head.width
-    if not isinstance(width, int) or not 1 <= width <= head.width:
-        raise InputError(f"width is a whole number from 1 to {head.width}, not {width!r}")
-    return next(k for k, d in enumerate(head.dims, start=1) if d >= width), width
-
-
-def family_of(head: RDHead, folder: str | os.PathLike) -> str:
-    """The family that the head's record names.
-
-    Raises:
-        InputError: it names none.
-    """
-    family = head.report.context.get("family")
-    if not isinstance(family, str):
-        raise InputError(
-            f"{folder}: the head does not say which family it was fitted on; name it: family=..."
-        )
-    return family
-
-
-def members_of(family: Family, head: RDHead) -> tuple[Member, ...]:
-    """The members that a head takes embeddings of.
-
-    Raises:
-        InputError: the family does not begin with them.
-    """
-    members = family.members[: head.num_levels]
-    found = [(m.name, m.width) for m in members]
-    wanted = list(zip(head.names, head.member_dims, strict=True))
-    if found != wanted:
-        raise InputError(
-            f"the head is of {wanted} (name, width), but the family {family.name} begins {found}"
-        )
-    return members

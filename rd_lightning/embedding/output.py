@@ -1,15 +1,21 @@
-"""Predictions into the spool, batch after batch."""
+"""From predictions to the spool, batch after batch, and from the spool to the output."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from ..data.scan import SKIPPED
+from ..display.skipped import write_skipped
 from ..errors import InputError
-from ..runtime.precision import dtype_name
+from ..runtime.precision import dtype_name, first_nonfinite_row
 from .dataset import EmbedData
+from .formats import Embedded
+from .job import EmbedJob
 from .pooling import Pooling
 from .sequence_batch import SequenceBatch
 from .spool import Spool
@@ -37,16 +43,15 @@ class Recorder:
         self.spool.write(batch.sequences, rows)
 
     def _check_finite(self, batch: SequenceBatch, pooling: Pooling, rows: Tensor) -> None:
-        finite = rows.isfinite().all(dim=1)
-        if finite.all():
+        row = first_nonfinite_row(rows)
+        if row is None:
             return
-        row = int(finite.logical_not().nonzero()[0])
         if pooling == "residue":
             row = int(np.searchsorted(batch.offsets, row, side="right")) - 1
         raise InputError(
             f"{self.data.fasta}: NaN or infinity in the {pooling} vectors of "
             f"{self.data.name(batch.sequences[row])} as {dtype_name(rows.dtype)}; "
-            "mend the weights or the precision, or use dtype=float32"
+            "fix the weights or the precision, or use dtype=float32"
         )
 
     def close(self) -> None:
@@ -59,3 +64,60 @@ class Recorder:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+def open_recorder(job: EmbedJob, rank: int = 0) -> Recorder:
+    """On the spool, which must be prepared."""
+    return Recorder(job.data, job.open_spool(rank))
+
+
+def assemble(job: EmbedJob, metadata: Mapping[str, Any]) -> None:
+    """From the spool to the output: every record, in the order of the FASTA file, copies included;
+    then the spool is removed.
+
+    Raises:
+        InputError: vectors are missing, because another process ended early, or the output cannot
+            be written; a second run with the same settings resumes.
+    """
+    spool = job.open_spool()
+    missing = int((job.kept & ~spool.done()).sum())
+    if missing:
+        spool.close()
+        raise InputError(
+            f"{missing:,} of {int(job.kept.sum()):,} sequences are not there: a process ended "
+            "early; run the same command again to resume"
+        )
+    try:
+        _write_records(job, spool, metadata)
+    except OSError as error:
+        raise InputError(
+            f"{job.out} cannot be written ({error}); nothing that was computed is lost: make room "
+            "and run the same command again"
+        ) from error
+    spool.remove()
+
+
+def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> None:
+    data, store = job.data, job.data.store
+    number = np.cumsum(job.kept) - 1
+    lengths, digests = store.column("length"), store.column("digest")
+    with job.writer(metadata) as writer:
+        for i, kind in enumerate(data.unique.of.tolist()):
+            if job.kept[kind]:
+                record = Embedded(
+                    store.id(i),
+                    int(number[kind]),
+                    int(lengths[i]),
+                    int(digests[i]),
+                    store.id(int(data.unique.first[kind])),
+                    {p: spool.read(p, kind) for p in job.poolings},
+                )
+                writer.write(record)
+
+
+def list_skipped(job: EmbedJob) -> Path | None:
+    """List the records that are not embedded beside the output, where there are any."""
+    data = job.data
+    problem = f"longer than {data.settings.max_residues} residues (long=skip)"
+    long = [(i, problem) for i in range(len(data.store)) if not data.embedded(i)]
+    return write_skipped(data.store, job.out.with_name(f"{job.out.name}.{SKIPPED}"), long)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from ..fitting.plan import default_tokens
+from ..data.windows import default_tokens
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import array
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 
-from ..errors import InputError, check_choice, check_whole
-from ..fitting.plan import NUM_SPECIAL_TOKENS, LongPolicy
+from ..data.windows import (
+    LongPolicy,
+    batch_starts,
+    check_windows,
+    num_overlapping_windows,
+    overlapping_windows,
+)
+from ..errors import InputError, check_whole
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,7 @@ class EmbedSettings:
     """Least number of residues that neighbouring windows share."""
 
     def __post_init__(self) -> None:
-        check_whole("tokens_per_batch", self.tokens_per_batch, least=1)
-        check_whole("max_residues", self.max_residues, least=1)
-        check_choice("long", self.long, get_args(LongPolicy))
+        check_windows(self.tokens_per_batch, self.max_residues, self.long)
         check_whole("overlap", self.overlap, least=0)
         if self.long == "window" and self.overlap >= self.max_residues:
             raise InputError(
@@ -38,19 +40,8 @@ class EmbedSettings:
             )
 
 
-def overlapping_windows(length: int, limit: int, overlap: int) -> list[tuple[int, int]]:
-    """The fewest windows (first, size) of ``limit`` residues that share at least ``overlap``.
-
-    Window j of n begins at floor(j (L - limit) / (n - 1)): evenly spread, the last ends at L.
-    """
-    if length <= limit:
-        return [(0, length)]
-    number = 1 + -(-(length - limit) // (limit - overlap))
-    return [(j * (length - limit) // (number - 1), limit) for j in range(number)]
-
-
 class EmbedPlan:
-    """Sequences dealt into batches of like length, longest first; a sequence is never divided.
+    """Sequences grouped into batches of like length, longest first; a sequence is never divided.
 
     The batches depend on the lengths and the settings only. Memory: 8 bytes a sequence.
 
@@ -71,23 +62,13 @@ class EmbedPlan:
         if settings.long == "skip":
             order = order[~self.long[order]]
         self.order = order
-        self._bound(window)
-
-    def _bound(self, window: np.ndarray) -> None:
-        firsts, position, number = array.array("q"), 0, len(self.order)
-        while position < number:
-            firsts.append(position)
-            at = int(self.order[position])
-            room = max(1, self.settings.tokens_per_batch // (int(window[at]) + NUM_SPECIAL_TOKENS))
-            if int(window[at]) < self.settings.max_residues:  # from here on, one window each
-                position = min(number, position + room)
-                continue
-            while position < number:
-                room -= len(self.windows(int(self.order[position])))
-                if room < 0 and position > firsts[-1]:
-                    break
-                position += 1
-        self.bounds = np.append(np.frombuffer(firsts, np.int64), number)
+        ordered = window[order]
+        several = None
+        if settings.long == "window":
+            whole = self.lengths[order[: int((ordered >= settings.max_residues).sum())]]
+            several = num_overlapping_windows(whole, settings.max_residues, settings.overlap)
+        starts = batch_starts(ordered, settings.tokens_per_batch, num_windows=several)
+        self.bounds = np.append(starts, len(order))
 
     def __len__(self) -> int:
         return len(self.bounds) - 1

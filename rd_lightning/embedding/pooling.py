@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch
+from ..data.windows import Window
 from ..errors import InputError, check_choice
 from ..families.forward import run_in_pieces
-from ..fitting.plan import Window
 from ..head.head import RDHead
 from ..runtime.precision import true_float32
 from .sequence_batch import SequenceBatch

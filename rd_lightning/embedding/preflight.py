@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rich.console import Console
-
-from ..display.console import print_facts, shown_size
+from ..display.console import long_sequences, scan_facts, shown_size
 from ..errors import InputError
 from .dataset import EmbedData
 from .formats import Description
@@ -45,43 +43,30 @@ def check_disk(out: Path, needed: int, there: int) -> int:
     return free
 
 
-def print_preflight(
-    console: Console,
-    data: EmbedData,
-    device: str,
-    rows: list[tuple[str, str]],
-) -> None:
-    """A line each: ``rows``, sequences, residues, long ones, batches, device."""
+def data_facts(data: EmbedData) -> list[tuple[str, str]]:
+    """Sequences, residues, long ones, batches."""
     scan, plan = data.store.summary, data.plan
     kinds = len(data.unique.first)
-    lines = [
-        *rows[:1],
+    return [
         ("input", str(data.fasta)),
         (
             "sequences",
             f"{scan.num_sequences:,} of {scan.num_records:,} records, {kinds:,} of them distinct",
         ),
         ("residues", f"{data.num_residues:,} to embed"),
-        ("longest", f"{scan.longest:,} residues ({scan.longest_id})"),
-        ("long ones", long_ones(data)),
-        (
-            "batches",
-            f"{len(plan):,} of up to {plan.settings.tokens_per_batch:,} tokens",
-        ),
-        ("device", device),
-        *rows[1:],
+        *scan_facts(scan),
+        ("long sequences", long_fact(data)),
+        ("batches", f"{len(plan):,} of up to {plan.settings.tokens_per_batch:,} tokens"),
     ]
-    print_facts(console, lines)
 
 
-def long_ones(data: EmbedData) -> str:
-    settings, number = data.settings, int(data.plan.long.sum())
-    if not number:
-        return f"none above {settings.max_residues:,} residues"
-    fate = {
+def long_fact(data: EmbedData) -> str:
+    """How many sequences are longer than a window, and what becomes of them."""
+    settings = data.settings
+    treatment = {
         "window": f"windows that share {settings.overlap} residues or more, averaged there",
         "whole": "run whole",
         "skip": "skipped",
         "truncate": f"cut to the first {settings.max_residues:,}",
     }[settings.long]
-    return f"{number:,} above {settings.max_residues:,} residues: {fate}"
+    return long_sequences(int(data.plan.long.sum()), settings.max_residues, treatment)

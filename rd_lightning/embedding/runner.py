@@ -1,19 +1,62 @@
-"""A run on one device, without Lightning."""
+"""A run of rd-embed: on one device without Lightning, or under its Trainer."""
 
 from __future__ import annotations
 
-import torch
-from rich.console import Console
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..display.progress import residue_progress
-from .device import OneDevice
+import torch
+
+from ..display.console import residue_progress
 from .job import EmbedJob
 from .nested_model import NestedModel
+from .output import open_recorder
 from .parallel import streamed
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, Trainer
+
+_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_LAUNCHED = ("WORLD_SIZE", "SLURM_NTASKS", "LOCAL_RANK")
+
+
+class OneDevice(NamedTuple):
+    """A device and a precision: all that a run on one device needs of a trainer."""
+
+    device: torch.device
+    precision: str
+
+    @property
+    def autocast(self) -> torch.autocast:
+        dtype = _AUTOCAST[self.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def one_device(trainer: Mapping[str, Any]) -> OneDevice | None:
+    """Of a trainer's configuration; None where only a Trainer does what it asks for: several
+    processes, other settings, or a device that is not there, which it refuses.
+
+    Importing Lightning takes longer than embedding a hundred short proteins.
+    """
+    if set(trainer) > {"_target_", "accelerator", "devices", "precision"}:
+        return None
+    if trainer.get("_target_") != "lightning.Trainer" or trainer.get("devices") != 1:
+        return None
+    if trainer.get("precision") not in _AUTOCAST:
+        return None
+    if any(name in os.environ for name in _LAUNCHED):
+        return None
+    accelerator = trainer.get("accelerator")
+    if accelerator == "cpu":
+        return OneDevice(torch.device("cpu"), trainer["precision"])
+    if accelerator in ("gpu", "cuda") and torch.cuda.is_available():
+        return OneDevice(torch.device("cuda", 0), trainer["precision"])
+    return None
 
 
 class RunAlone:
-    """What rd-embed asks of a run: on one device, in this process."""
+    """What rd-embed asks of a run: on one device, in this process, without Lightning."""
 
     is_main = True
 
@@ -23,27 +66,63 @@ class RunAlone:
         self.shown = f"1 x {self.device_type}, {self.precision}"
 
     def make_model(self) -> NestedModel:
-        self.model = self.job.make_model(NestedModel).to(self.device.device)
-        return self.model
+        """The backbones and the head, on the device."""
+        return self.job.make_model(NestedModel).to(self.device.device)
 
-    def __call__(self) -> None:
+    def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""
-        data, recorder = self.job.data, self.job.open_recorder()
+        data, recorder = self.job.data, open_recorder(self.job)
         total, done = data.num_residues, data.num_residues_done
         batches = data.loader(self.device_type)
         with (
             recorder,
-            residue_progress(Console(stderr=True)) as progress,
+            residue_progress() as progress,
             torch.no_grad(),
             self.device.autocast,
         ):
             task = progress.add_task("embedding", total=total, completed=done)
-            # Of the whole plan: a run that goes on computes as the first one did, bit for bit.
+            # Of the whole plan: a run that resumes computes as the first one did, bit for bit.
             for batch, vectors in streamed(
-                lambda batch: self.model.predict(batch, data.name),
+                lambda batch: model.predict(batch, data.name),
                 batches,
                 len(data.plan),
                 self.device_type,
             ):
                 recorder.write(batch, vectors)
                 progress.advance(task, batch.num_residues)
+
+
+class RunUnderTrainer:
+    """What rd-embed asks of a run: by ``Trainer.predict``, a share of the batches a process.
+
+    Args:
+        make_trainer: from the callback that writes what is predicted.
+    """
+
+    def __init__(self, job: EmbedJob, make_trainer: Callable[[Callback], Trainer]) -> None:
+        from .model import RecorderCallback  # Lightning, which takes seconds to import
+
+        self.job = job
+        self.trainer = make_trainer(RecorderCallback(lambda rank: open_recorder(job, rank)))
+        self.device_type = self.trainer.strategy.root_device.type
+        self.precision = str(self.trainer.precision)
+        self.shown = f"{self.trainer.world_size} x {self.device_type}, {self.precision}"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the output."""
+        return self.trainer.is_global_zero
+
+    def make_model(self) -> NestedModel:
+        """The backbones and the head, as a LightningModule."""
+        from .model import RDModel
+
+        return self.job.make_model(RDModel)
+
+    def __call__(self, model: NestedModel) -> None:
+        """Embed what is not done yet, into the spool."""
+        from .model import EmbedDataModule, RDModel
+
+        assert isinstance(model, RDModel)
+        data = EmbedDataModule(self.job.data)
+        self.trainer.predict(model, datamodule=data, return_predictions=False)

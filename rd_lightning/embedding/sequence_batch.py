@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.batch import Batch, make_batch
 from ..data.store import Sequences
 from ..data.tokenizer import Tokenizer
-from ..fitting.plan import NUM_SPECIAL_TOKENS, Window
+from ..data.windows import Window, num_windows_that_fit
 from .plan import EmbedPlan
 
 
@@ -108,7 +108,7 @@ def make_sequence_batch(
         return SequenceBatch(-1)
     sequences = plan.sequences(number)
     windows = [(i, *window) for i in sequences for window in plan.windows(i)]
-    room = max(1, plan.settings.tokens_per_batch // (windows[0][2] + NUM_SPECIAL_TOKENS))
+    room = num_windows_that_fit(windows[0][2], plan.settings.tokens_per_batch)
     pieces = []
     for first in range(0, len(windows), room):
         chosen = windows[first : first + room]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..runtime.files import write_json
+from ..runtime.provenance import differences
 from .pooling import Pooling
 
 _SYNC_SECONDS = 5.0
@@ -72,17 +73,11 @@ class Spool:
         except json.JSONDecodeError:
             found = {}
         wanted = json.loads(json.dumps(manifest))
-        differs = sorted(
-            key for key in {*found, *wanted} if found.get(key) != wanted.get(key, None)
-        )
-        if differs:
-            shown = "; ".join(
-                f"{key}: {_shown(found.get(key))} there, {_shown(wanted.get(key))} now"
-                for key in differs
-            )
+        differing = differences(found, wanted, names=("there", "now"))
+        if differing:
             raise InputError(
-                f"{folder} is of an unfinished run with other settings ({shown}); finish that run, "
-                "remove the folder, or choose another out"
+                f"{folder} is of an unfinished run with other settings ({'; '.join(differing)}); "
+                "finish that run, remove the folder, or choose another out"
             )
         return True
 
@@ -169,8 +164,3 @@ def _pwrite(descriptor: int, rows: np.ndarray, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..families.family import chain_text
 from .assays.assay import Assay
 from .job import EvaluateJob
 from .nonlinear.run import NAME as NONLINEAR
@@ -11,16 +12,16 @@ def facts(job: EvaluateJob) -> dict[str, str]:
     """What is compared, on what."""
     found = {}
     if job.fitted is not None:
-        levels = " -> ".join(f"{name} ({d})" for name, d in job.levels.items())
+        levels = chain_text(list(job.levels), list(job.levels.values()))
         number = job.fitted.head.report.num_residues
         found["family"] = f"{job.family.name}: {levels}, fitted on {number:,} residues"
     for assay in job.assays:
         schemes = ", ".join(job.schemes[assay.name])
         found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"
-    nonlinear = [NONLINEAR] if job.config.nonlinear.features else []
+    nonlinear = [NONLINEAR] if job.options.nonlinear.features else []
     found["representations"] = ", ".join([*job.names, *nonlinear])
     found["pooling"] = " and ".join(job.poolings)
-    found["probes"] = f"{' and '.join(job.probes)}, {job.config.num_folds} folds"
+    found["probes"] = f"{' and '.join(job.probes)}, {job.options.num_folds} folds"
     return found
 
 
@@ -33,12 +34,12 @@ def notes(job: EvaluateJob) -> list[str]:
     ]
     if "both" in job.poolings:
         found.append("pooling=both stands under the width of one half; probes see twice that.")
-    if job.config.training_set.enabled:
+    if job.options.training_set.enabled:
         found.append(
             "Of the angles between refits, read the median: the largest belongs to the last "
             "directions kept, whose variances are nearly equal."
         )
-    if job.config.nonlinear.features:
+    if job.options.nonlinear.features:
         found.append(
             f"{NONLINEAR} chooses its regression on held-out residues and standardised inputs; "
             "rd has the fit's own rule."

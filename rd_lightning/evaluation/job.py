@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 
-from ..cli.command import plain
-from ..embedding.formats.base import safe_name
-from ..embedding.nested_model import family_of, members_of
 from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
 from ..families.backbone import load_backbones, weight_digests
-from ..families.family import Family
+from ..families.family import Family, members_of
 from ..families.hugging_face import family_from_config
-from ..fitting.fitted import Fitted, read_fit
-from ..fitting.state import differences
-from ..runtime.files import atomic_path, write_json
+from ..fitting.output import Fitted, read_fit
+from ..head.report import family_of
+from ..runtime.provenance import differences
 from .assays.assay import Assay, read_assays
 from .assays.splits import schemes_of, splits_of
 from .nonlinear.run import Nonlinear
 from .representations.baselines import BUILDERS, Representation, build
 from .representations.refits import Refit, Skipped, refits
 from .representations.variant_embedder import POOLINGS, VariantEmbedder, check_length
+from .run_folder import RunFolder
 from .scoring import ONE_HOT, PROBES, REFIT_COLUMNS, Scoring, num_fits, score_assay, score_refits
 from .statistics.predictions import Predictions
 
-MANIFEST, PARTS, PREDICTIONS = "run.json", "parts", "predictions"
 EMBEDDINGS, NONLINEAR = "embeddings", "nonlinear"
 
 
@@ -46,6 +41,63 @@ class Scored(NamedTuple):
     """Columns :data:`REFIT_COLUMNS`; empty unless the training set was resampled."""
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of an assay file."""
+
+    sequence: str = "mutated_sequence"
+    score: str = "DMS_score"
+    label: str = "DMS_score_bin"
+    mutant: str = "mutant"
+
+
+@dataclass(frozen=True)
+class TrainingSetOptions:
+    """Refits on shares and resamples of the training sequences."""
+
+    enabled: bool = False
+    shares: Sequence[float] = (0.1, 0.3, 1.0)
+    num_draws: int = 5
+    num_resamples: int = 10
+
+
+@dataclass(frozen=True)
+class NonlinearOptions:
+    """A nonlinear mapping beside the linear one."""
+
+    features: int = 0
+    bandwidth: float = 1.0
+    fasta: str | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What rd-evaluate is asked for; the settings of the command, by the same names."""
+
+    fit: str | None = None
+    assays: str | None = None
+    reference: str | None = None
+    columns: Columns = Columns()
+    wild_type: str | None = None
+    schemes: str | Sequence[str] = "auto"
+    num_folds: int = 5
+    pooling: str | Sequence[str] = "mean"
+    probes: str | Sequence[str] = "ridge"
+    representations: str | Sequence[str] = (*BUILDERS, ONE_HOT)
+    widths: Sequence[int] | None = None
+    advise: bool = False
+    training_set: TrainingSetOptions = TrainingSetOptions()
+    nonlinear: NonlinearOptions = NonlinearOptions()
+    num_resamples: int = 2000
+    max_residues: int = 1022
+    tokens_per_batch: int | None = None
+    device: str = "cpu"
+    family: Mapping[str, Any] = field(default_factory=lambda: {"name": None, "weights": None})
+    cache: str | None = None
+    seed: int = 0
+    out: str | None = None
+
+
 class EvaluateJob:
     """What a configuration asks for.
 
@@ -53,38 +105,38 @@ class EvaluateJob:
         InputError: it cannot be done; the message says what to change.
     """
 
-    def __init__(self, config: DictConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
-        if config.assays is None:
+    def __init__(self, options: EvaluateOptions, folder: Path) -> None:
+        self.options, self.folder = options, RunFolder(folder)
+        if options.assays is None:
             raise InputError("assays is missing; name a CSV file or a folder: assays=x.csv")
-        self.names = _listed(config.representations)
+        self.names = _listed(options.representations)
         for name in self.names:
             check_choice("representations", name, (*BUILDERS, ONE_HOT))
-        self.poolings, self.probes = _listed(config.pooling), _listed(config.probes)
+        self.poolings, self.probes = _listed(options.pooling), _listed(options.probes)
         for pooling in self.poolings:
             check_choice("pooling", pooling, POOLINGS)
         for probe in self.probes:
             check_choice("probes", probe, PROBES)
-        check_whole("num_folds", config.num_folds, least=2)
-        if config.fit is None and self.names != [ONE_HOT]:
+        check_whole("num_folds", options.num_folds, least=2)
+        if options.fit is None and self.names != [ONE_HOT]:
             raise InputError(
                 "fit is missing; name the folder that rd-fit wrote, fit=rd-fit/..., or compare "
                 "representations=[one_hot] alone"
             )
-        self.fitted: Fitted | None = None if config.fit is None else read_fit(config.fit)
+        self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
         self.assays = read_assays(
-            config.assays,
-            reference=config.reference,
-            wild_type=config.wild_type,
-            **config.columns,
+            options.assays,
+            reference=options.reference,
+            wild_type=options.wild_type,
+            **asdict(options.columns),
         )
-        self.schemes = {a.name: schemes_of(a, config.schemes) for a in self.assays}
+        self.schemes = {a.name: schemes_of(a, options.schemes) for a in self.assays}
         for assay in self.assays:
             self._check_assay(assay)
 
     def _check_assay(self, assay: Assay) -> None:
         for scheme in self.schemes[assay.name]:
-            splits_of(assay, scheme, num_folds=self.config.num_folds, seed=self.config.seed)
+            splits_of(assay, scheme, num_folds=self.options.num_folds, seed=self.options.seed)
         if assay.positions is None and set(self.poolings) != {"mean"}:
             raise InputError(
                 f"{assay.name}: pooling over mutated residues needs mutants; give their column, "
@@ -96,7 +148,7 @@ class EvaluateJob:
                 "representations=[raw,rd,...]"
             )
         if self.fitted is not None:
-            check_length(assay, self.config.max_residues)
+            check_length(assay, self.options.max_residues)
 
     # The family
 
@@ -112,26 +164,25 @@ class EvaluateJob:
         """All but one-hot; of the fit."""
         if self.fitted is None:
             return []
-        family = self.fitted.family(seed=self.config.seed)
-        widths = None if self.config.widths is None else list(self.config.widths)
-        found = build([n for n in self.names if n != ONE_HOT], family, widths)
+        names = [name for name in self.names if name != ONE_HOT]
+        found = build(names, self.fitted, self.options.widths, seed=self.options.seed)
         return found if self.nonlinear is None else [*found, *self.nonlinear.representations]
 
     @cached_property
     def family(self) -> Family:
         """What the fit was made with, or what the configuration names."""
-        assert self.fitted is not None
-        name = self.config.family.name or family_of(self.fitted.head, self.config.fit)
-        return family_from_config({**self.config.family, "name": name})
+        assert self.fitted is not None and self.options.fit is not None
+        name = self.options.family["name"] or family_of(self.fitted.head.report, self.options.fit)
+        return family_from_config({**self.options.family, "name": name})
 
     @cached_property
     def _loaded(self) -> tuple[torch.nn.ModuleDict, dict[str, str]]:
         """The backbones, and the digests of their weights, which are the fit's."""
         assert self.fitted is not None
-        weights = self.config.family.weights
-        members = members_of(self.family, self.fitted.head)
+        weights, head = self.options.family.get("weights"), self.fitted.head
+        members = members_of(self.family, head.names, head.member_dims)
         folder = None if weights is None else Path(weights)
-        backbones = load_backbones(self.family, members, folder).to(_device(self.config.device))
+        backbones = load_backbones(self.family, members, folder).to(_device(self.options.device))
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(
@@ -148,7 +199,7 @@ class EvaluateJob:
     @cached_property
     def nonlinear(self) -> Nonlinear | None:
         """Fitted when first asked for: a pass over the FASTA file."""
-        settings = self.config.nonlinear
+        settings = self.options.nonlinear
         if self.fitted is None or not settings.features:
             return None
         check_whole("nonlinear.features", settings.features, least=1)
@@ -158,14 +209,14 @@ class EvaluateJob:
             settings.fasta,
             num_features=settings.features,
             bandwidth=settings.bandwidth,
-            seed=self.config.seed,
-            folder=self.folder / NONLINEAR,
+            seed=self.options.seed,
+            folder=self.folder.path / NONLINEAR,
         )
 
     @cached_property
     def refits(self) -> list[Refit | Skipped]:
         """Of the training sequences; empty unless they were asked for."""
-        settings = self.config.training_set
+        settings = self.options.training_set
         if self.fitted is None or not settings.enabled:
             return []
         return list(
@@ -175,15 +226,15 @@ class EvaluateJob:
                 shares=tuple(settings.shares),
                 num_draws=settings.num_draws,
                 num_resamples=settings.num_resamples,
-                seed=self.config.seed,
+                seed=self.options.seed,
                 **self.fitted.head.report.options,
             )
         )
 
     @cached_property
     def embedder(self) -> VariantEmbedder:
-        device = _device(self.config.device)
-        cache = self.config.cache
+        device = _device(self.options.device)
+        cache = self.options.cache
         identity = {"family": self.family.name, "weights": self._loaded[1]}
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
@@ -191,9 +242,9 @@ class EvaluateJob:
             self.backbones,
             self.family.tokenizer(),
             identity,
-            cache=self.folder / EMBEDDINGS if cache is None else Path(cache),
-            tokens_per_batch=self.config.tokens_per_batch or stream_tokens(device.type),
-            max_residues=self.config.max_residues,
+            cache=self.folder.path / EMBEDDINGS if cache is None else Path(cache),
+            tokens_per_batch=self.options.tokens_per_batch or stream_tokens(device.type),
+            max_residues=self.options.max_residues,
             transform=None if self.nonlinear is None else self.nonlinear.features,
         )
 
@@ -203,56 +254,28 @@ class EvaluateJob:
     def manifest(self) -> dict[str, Any]:
         """What the numbers depend on; where and how fast they are computed is not among it."""
         leave_out = ("out", "cache", "device", "tokens_per_batch")
-        settings = {k: v for k, v in plain(self.config).items() if k not in leave_out}
+        settings = {k: v for k, v in asdict(self.options).items() if k not in leave_out}
         head = None if self.fitted is None else self.fitted.head.digest()
         return json.loads(json.dumps({"settings": settings, "head": head}))
-
-    def goes_on(self) -> bool:
-        """Whether an earlier run with the same settings left something to go on from.
-
-        Raises:
-            InputError: an earlier run there was another one; what differs is named.
-        """
-        path = self.folder / MANIFEST
-        if not path.exists():
-            return False
-        found = differences(json.loads(path.read_text()), self.manifest)
-        if found:
-            raise InputError(
-                f"{self.folder} is of a run with other settings ({'; '.join(found)}); "
-                "choose another out"
-            )
-        return True
 
     def prepare(self) -> None:
         """All that can still go wrong, or takes long, before the first assay is scored."""
         _ = self.representations, self.refits
-        if self.fitted is not None and not all(map(self.done, self.assays)):
+        if self.fitted is not None and not all(map(self.folder.done, self.assays)):
             _ = self.embedder
-        write_json(self.folder / MANIFEST, self.manifest)
+        self.folder.begin(self.manifest)
 
     def scoring(self, assay: Assay) -> Scoring:
         return Scoring(
             self.schemes[assay.name],
             tuple(self.poolings),  # pyright: ignore[reportArgumentType]
             tuple(self.probes),  # pyright: ignore[reportArgumentType]
-            self.config.num_folds,
-            self.config.seed,
+            self.options.num_folds,
+            self.options.seed,
         )
 
     def num_fits(self, assay: Assay) -> int:
         return num_fits(self.scoring(assay), self.representations, ONE_HOT in self.names)
-
-    def part(self, assay: Assay) -> Path:
-        """Where an assay's scores are kept; the name tells its content, so a changed file is scored
-        anew."""
-        content = {key: value for key, value in asdict(assay).items() if key != "reference"}
-        text = json.dumps(content, sort_keys=True, default=lambda array: array.tolist())
-        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        return self.folder / PARTS / f"{safe_name(assay.name)}.{digest}.parquet"
-
-    def done(self, assay: Assay) -> bool:
-        return self.part(assay).exists()
 
     def score(
         self,
@@ -261,10 +284,8 @@ class EvaluateJob:
         on_fit: Callable[[], None] = lambda: None,
     ) -> Scored:
         """Read, or scored and kept."""
-        path = self.part(assay)
-        refit_path, folder = path.with_suffix(".refits.parquet"), self.folder / PREDICTIONS
-        if path.exists():
-            return Scored(pd.read_parquet(path), pd.read_parquet(refit_path))
+        if self.folder.done(assay):
+            return Scored(*self.folder.read(assay))
         rows = {} if self.fitted is None else self.embedder.embed(assay, on_residues)
         scoring = self.scoring(assay)
         found, predictions = score_assay(
@@ -277,26 +298,13 @@ class EvaluateJob:
         )
         refit_scores = score_refits(assay, rows, self.refits, self.levels, scoring)
         refitted = pd.DataFrame(refit_scores, columns=list(REFIT_COLUMNS))
-        predictions.save(folder)
-        write_frame(refitted, refit_path)
         results = pd.DataFrame(found)
-        write_frame(results, path)  # last: it says that the assay is done
+        self.folder.write(assay, results, refitted, predictions)
         return Scored(results, refitted)
 
     def predictions(self) -> Predictions:
         """Of the assays that are scored."""
-        wanted, found = {assay.name for assay in self.assays}, Predictions()
-        kept = Predictions.load(self.folder / PREDICTIONS)
-        for key in kept:
-            if key.assay in wanted:
-                found.add(key, kept.truth(key.assay, key.scheme), kept[key])
-        return found
-
-
-def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Parquet, whole or not at all."""
-    with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+        return self.folder.predictions(self.assays)
 
 
 def _device(name: str) -> torch.device:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
-from ..display.progress import residue_progress
+from ..display.console import residue_progress
 from .facts import facts, notes
-from .job import EvaluateJob, Scored, write_frame
-from .report.figures import save_angles_picture, save_scaling_picture, save_width_picture
+from .job import EvaluateJob, Scored
+from .report.angles import save_angles_picture
+from .report.figures import save_scaling_picture, save_width_picture
 from .report.summary import write_summary
 from .representations.refits import summarise
+from .run_folder import write_frame
 from .statistics.contrasts import consistency, contrasts, pairs
 from .statistics.predictions import Predictions
 from .statistics.width_advice import Advice, advise
@@ -28,14 +29,14 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
     results = pd.concat([s.results for s in scored], ignore_index=True)
     write_frame(results, folder / RESULTS)
     levels, predictions = list(job.levels), job.predictions()
-    with residue_progress(Console(stderr=True)) as progress:
+    with residue_progress() as progress:
         total = len(predictions.settings()) * len(pairs(levels))
         task = progress.add_task("contrasts", total=total, unit="pairs", visible=total > 0)
         differences = contrasts(
             predictions,
             levels,
-            num_resamples=job.config.num_resamples,
-            seed=job.config.seed,
+            num_resamples=job.options.num_resamples,
+            seed=job.options.seed,
             on_pair=lambda: progress.advance(task),
         )
     write_frame(differences, folder / CONTRASTS)
@@ -50,7 +51,7 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
         pictures.append(ANGLES)
     if linearity is not None:
         write_frame(linearity, folder / LINEARITY)
-    advice = _advice(job, results, predictions) if job.config.advise else []
+    advice = _advice(job, results, predictions) if job.options.advise else []
     write_summary(
         folder / SUMMARY,
         results,
@@ -93,8 +94,8 @@ def _advice(job: EvaluateJob, results: pd.DataFrame, predictions: Predictions) -
             scheme=scheme,
             pooling=job.poolings[0],
             probe=job.probes[0],
-            num_resamples=job.config.num_resamples,
-            seed=job.config.seed,
+            num_resamples=job.options.num_resamples,
+            seed=job.options.seed,
         )
         if advice is not None:
             found.append(advice._replace(sentence=f"{scheme} folds: {advice.sentence}"))

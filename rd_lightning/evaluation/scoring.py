@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from .assays.assay import Assay
-from .assays.folds import Split
-from .assays.splits import splits_of
+from .assays.splits import Split, splits_of
 from .probes.mlp import mlp_predictions
 from .probes.neighbours import neighbour_predictions
 from .probes.ridge import ridge_path

@@ -1,16 +1,7 @@
 """Model families: which models there are, how they are loaded and run."""
 
-from .family import (
-    ESM2,
-    MINI,
-    Family,
-    Member,
-    get_family,
-    load_esm2,
-    load_mini,
-    register_family,
-    sample_fasta,
-)
+from .builtin import ESM2, MINI, load_esm2, load_mini, sample_fasta
+from .family import Family, Member, get_family, register_family
 from .hugging_face import family_from_config
 
 __all__ = [

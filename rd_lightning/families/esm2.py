@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from esm.model.esm2 import ESM2
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ..data.fasta import RESIDUES
+from ..data.tokenizer import Tokenizer
 
 # ESM-2 was trained with 15% of the tokens chosen, 80% of them replaced by <mask>; its token
 # dropout scales every input by the share that was left, at inference too.
@@ -82,3 +87,15 @@ def _attend(
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+
+
+@lru_cache(maxsize=1)
+def esm_tokenizer() -> Tokenizer:
+    """ESM-2's: fair-esm's alphabet "ESM-1b"."""
+    from esm.data import Alphabet
+
+    alphabet = Alphabet.from_architecture("ESM-1b")
+    table = np.full(256, -1, np.int64)
+    for letter in RESIDUES:
+        table[ord(letter)] = alphabet.get_idx(letter)
+    return Tokenizer(table, alphabet.cls_idx, alphabet.eos_idx, alphabet.padding_idx)

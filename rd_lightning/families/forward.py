@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.batch import Batch, cut, halves
+from ..data.windows import Window
 from ..errors import InputError
-from ..fitting.plan import Window
 from .backbone import residue_embeddings
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..data.fasta import RESIDUES
-from ..data.tokenizer import Tokenizer, esm_tokenizer
+from ..data.tokenizer import Tokenizer
 from ..errors import InputError
+from .esm2 import esm_tokenizer
 from .family import Family, Member, get_family
 
 # Parts that no embedding goes through; a checkpoint may lack them.

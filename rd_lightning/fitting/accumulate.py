@@ -1,16 +1,23 @@
-"""Residues whose embeddings are NaN or infinite: found, named, without stalling a GPU."""
+"""Batches of windows into moments: run, checked for NaN and infinity, in pieces if need be."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
+from jaxtyping import Bool, Float64
+from torch import Tensor, nn
+from torchmetrics import SumMetric
 
-from .plan import Window
+from ..data.batch import Batch
+from ..data.windows import Window
+from ..distillation.kernels import batch_mean, finite_rows
+from ..distillation.moments import JointMoments
+from ..errors import InputError
+from ..families.forward import embed_in_pieces
 
-# Batches between two looks: each look makes the host wait for a GPU.
+# Batches between two checks: each check makes the host wait for a GPU.
 CHECK_EVERY = 64
 
 
@@ -22,7 +29,7 @@ class Suspect(NamedTuple):
 
 
 class FiniteWatch:
-    """Remembers which rows of recent batches were finite, on the device, and looks now and then."""
+    """Remembers which rows of recent batches were finite, on the device; checked now and then."""
 
     def __init__(self) -> None:
         self._pending: list[tuple[list[Window], Tensor]] = []
@@ -33,13 +40,13 @@ class FiniteWatch:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to look: always on a CPU, every 64 batches elsewhere."""
+        """Whether it is time to check: always on a CPU, every 64 batches elsewhere."""
         if not self._pending:
             return False
         return self._pending[-1][1].device.type == "cpu" or len(self._pending) >= CHECK_EVERY
 
-    def look(self) -> Suspect | None:
-        """What was not finite since the last look; None if nothing. Waits for the device."""
+    def check(self) -> Suspect | None:
+        """What was not finite since the last check; None if nothing. Waits for the device."""
         if not self._pending:
             return None
         bad = torch.stack([(~finite).any() for _, finite in self._pending]).tolist()
@@ -54,3 +61,87 @@ class FiniteWatch:
             suspects += [windows[w] for w in which]
             number += len(rows)
         return Suspect(suspects, number) if entries else None
+
+
+class Accumulator:
+    """Runs batches through the backbones and adds their residues to moments.
+
+    Args:
+        backbones: in the order of the moments' members, on the device of the batches.
+        max_residues: longest window that is not cut for lack of memory.
+        name: of windows, for messages.
+        on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
+            way it never reaches the moments.
+        transform: of the blocks before they are added, such as random features beside them.
+
+    Attributes:
+        num_residues: run so far, those that were skipped included. The three counts are
+            ``torchmetrics.SumMetric``: of this process until they are computed, which sums them
+            over the processes.
+        num_nonfinite: residues left out because an embedding was not finite.
+        num_pieces: pieces beyond the first of batches that did not fit into memory whole.
+    """
+
+    def __init__(
+        self,
+        backbones: nn.ModuleDict,
+        *,
+        max_residues: int,
+        name: Callable[[list[Window]], str],
+        on_nonfinite: Literal["raise", "skip"] = "raise",
+        transform: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
+    ) -> None:
+        self.backbones, self.max_residues, self.name = backbones, max_residues, name
+        self.on_nonfinite, self.transform = on_nonfinite, transform
+        self._finite = FiniteWatch()
+        self.num_residues = _counter()
+        self.num_nonfinite = _counter()
+        self.num_pieces = _counter()
+
+    def add(self, batch: Batch, moments: JointMoments) -> None:
+        """Add the residues of a batch.
+
+        Raises:
+            InputError: an embedding is not finite and may not be skipped, or one window is too
+                large for the device; it is named.
+        """
+        for number, (piece, blocks) in enumerate(self._embed(batch)):
+            finite = finite_rows(blocks)
+            rows = blocks if self.transform is None else self.transform(blocks)
+            moments.update(rows, row_mask=finite)
+            self._finite.add(piece.windows, finite)
+            if number:
+                self.num_pieces.update(1)
+        self.num_residues.update(batch.num_residues)
+        if self._finite.due:
+            self.check()
+
+    def mean(self, batch: Batch) -> Float64[Tensor, " D"]:
+        """Mean of the finite rows of a batch, for a shift that all processes share."""
+        _, blocks = next(iter(self._embed(batch)))
+        return batch_mean(blocks, finite_rows(blocks))
+
+    def check(self) -> None:
+        """Count what was not finite since the last check, or raise; waits for the device."""
+        suspect = self._finite.check()
+        if suspect is None:
+            return
+        self.num_nonfinite.update(suspect.num_residues)
+        if self.on_nonfinite == "raise":
+            raise InputError(
+                f"NaN or infinity in the embeddings of {self.name(suspect.windows)}; fix the "
+                "weights or the precision, or pass on_nonfinite=skip to leave such residues out"
+            )
+
+    def _embed(self, batch: Batch):
+        return embed_in_pieces(
+            self.backbones, batch, max_residues=self.max_residues, name=self.name
+        )
+
+
+def _counter() -> SumMetric:
+    """Exact up to 2^53, and the sum over processes when it is computed."""
+    counter = SumMetric(nan_strategy="error")
+    counter.set_dtype(torch.float64)
+    counter.update(0)  # a sum of nothing is 0, without torchmetrics' warning
+    return counter

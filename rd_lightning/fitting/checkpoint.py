@@ -7,26 +7,36 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..errors import Terminated
+from ..errors import InputError, Terminated
 from ..runtime import distributed
-from .module import RDModule
+from ..runtime.provenance import differences
+from .state import FitState, Part
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.safetensors"
 
 
-class FitCheckpoint(Callback):
-    """Keeps ``path`` at most ``every_minutes`` behind a running fit of :class:`RDModule`.
+@runtime_checkable
+class HasState(Protocol):
+    """A LightningModule whose state can be saved while it runs: RDModule."""
 
-    The file holds the global moments and how many global batches are in them, so a later run goes
-    on with any number of processes. It is replaced only by a whole new one. When a save fails (a
-    full disk), the run goes on and the old file stays.
+    def checkpoint_state(self, steps: int) -> FitState: ...
+
+
+class FitCheckpoint(Callback):
+    """Keeps ``path`` at most ``every_minutes`` behind a running fit of
+    :class:`rd_lightning.RDModule`.
+
+    The file holds the global moments and how many global batches are in them, so a later run
+    resumes with any number of processes. It is replaced only by a whole new one. When a save fails
+    (a full disk), the run goes on and the old file stays.
 
     Raises:
         Terminated: after saving, when the process got SIGTERM.
@@ -59,9 +69,9 @@ class FitCheckpoint(Callback):
     ) -> None:
         due, terminated = self._agree(trainer)
         if due or terminated:
-            saved = self._save(trainer, pl_module, turns=batch_idx + 1)
+            saved = self._save(trainer, pl_module, steps=batch_idx + 1)
             if terminated:
-                fate = f"saved: go on with resume={self.path}" if saved else "NOT saved"
+                fate = f"saved: resume with resume={self.path}" if saved else "NOT saved"
                 raise Terminated(f"stopped by SIGTERM; the state is {fate}")
 
     def _agree(self, trainer: Trainer) -> tuple[bool, bool]:
@@ -76,11 +86,11 @@ class FitCheckpoint(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Before the module solves the chain: whatever happens there, the stream is safe.
-        self._save(trainer, pl_module, turns=trainer.num_training_batches)
+        self._save(trainer, pl_module, steps=trainer.num_training_batches)
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule, turns: int | float) -> bool:
-        assert isinstance(pl_module, RDModule)
-        state = pl_module.checkpoint_state(int(turns))
+    def _save(self, trainer: Trainer, pl_module: LightningModule, steps: int | float) -> bool:
+        assert isinstance(pl_module, HasState)
+        state = pl_module.checkpoint_state(int(steps))
         self._saved_at = time.monotonic()
         if not trainer.is_global_zero:
             return True
@@ -103,3 +113,32 @@ class FitCheckpoint(Callback):
         if self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)
             self._handler = None
+
+
+def check_resumed(
+    state: FitState, identity: Mapping[str, Any], dims: Sequence[int], part: Part
+) -> None:
+    """Compare a saved state with the run that is to resume from it.
+
+    Args:
+        state: saved by an earlier run.
+        identity: of this run, see :attr:`FitState.identity`; what it does not hold (weights that
+            are not loaded yet) is not compared.
+        dims: widths of this run's members.
+        part: the share of the plan that this run is.
+
+    Raises:
+        InputError: they differ; every differing field is named with both values.
+    """
+    (saved,) = state.parts
+    fields = ("settings", "content", "index", "of")
+    differing = differences(
+        {**identity, "dims": dims, **{f: getattr(part, f) for f in fields}},
+        {
+            **{key: state.identity.get(key) for key in identity},
+            "dims": state.dims,
+            **{f: getattr(saved, f) for f in fields},
+        },
+    )
+    if differing:
+        raise InputError(f"resume: the state is of another run: {'; '.join(differing)}")

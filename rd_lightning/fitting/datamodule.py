@@ -1,4 +1,4 @@
-"""A FASTA file as a Lightning data module: batches of tokens, dealt to the processes."""
+"""A FASTA file as a Lightning data module: batches of tokens, a share for each process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import Any, Literal
 import lightning as L
 from torch.utils.data import DataLoader
 
-from ..data.batch import Batch, planned_batch
-from ..data.dealt import DealtBatches
-from ..data.sharding import Deal, parse_part
+from ..data.batch import Batch
+from ..data.scan import scan_fasta
+from ..data.sharding import Shard, ShardedBatches, parse_part
 from ..data.store import SequenceStore
-from ..data.tokenizer import Tokenizer, esm_tokenizer
+from ..data.tokenizer import Tokenizer
+from ..data.windows import LongPolicy, default_tokens
+from ..display.console import StreamProgress
 from ..errors import InputError, check_choice
-from ..families.family import sample_fasta
-from ..runtime.sharing import scan_once
-from .plan import BatchPlan, LongPolicy, PlanSettings, default_tokens
+from ..families.builtin import sample_fasta
+from ..families.esm2 import esm_tokenizer
+from ..runtime.ddp import once_per_machine
+from .plan import BatchPlan, PlanSettings, planned_batch
 from .state import Part
 
 
@@ -42,7 +45,7 @@ class FastaDataModule(L.LightningDataModule):
             :class:`rd_lightning.fitting.plan.PlanSettings`.
 
     Attributes:
-        batches_done: of the part, by an earlier run that this one goes on from.
+        batches_done: of the part, by an earlier run that this one resumes.
     """
 
     def __init__(
@@ -86,10 +89,10 @@ class FastaDataModule(L.LightningDataModule):
         """Read and check the file, once, and plan the batches for a kind of device.
 
         Raises:
-            InputError: see :meth:`rd_lightning.data.store.SequenceStore.scan`.
+            InputError: see :func:`rd_lightning.data.scan.scan_fasta`.
         """
         if self.store is None:
-            self.store = SequenceStore.scan(self.fasta, on_invalid=self.on_invalid)
+            self.store = scan_fasta(self.fasta, on_invalid=self.on_invalid)
         return self._make_plan(device_type)
 
     def _make_plan(self, device_type: str) -> BatchPlan:
@@ -112,26 +115,28 @@ class FastaDataModule(L.LightningDataModule):
             assert self.store is not None
             return self.store
 
-        self.store = scan_once(self.trainer, scan)
+        self.store = once_per_machine(
+            self.trainer, scan, lambda store: str(store.folder), SequenceStore.open
+        )
         self._make_plan(device_type)
 
     @property
-    def deal(self) -> Deal:
+    def shard(self) -> Shard:
         """What this process takes.
 
         Raises:
             InputError: there are fewer batches than parts.
         """
         assert self.plan is not None
-        deal = Deal(len(self.plan), self.part_index, self.part_of, self.batches_done)
-        if not len(deal.batches):
+        shard = Shard(len(self.plan), self.part_index, self.part_of, self.batches_done)
+        if not len(shard.batches):
             raise InputError(
                 f"part {self.part_index} of {self.part_of} is empty: there are "
                 f"{len(self.plan)} batches; use fewer parts"
             )
         if self.trainer is None:
-            return deal
-        return replace(deal, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
+            return shard
+        return replace(shard, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
 
     def part(self, batches_done: int) -> Part:
         """The share of the plan that this run is, as far as it got."""
@@ -143,7 +148,7 @@ class FastaDataModule(L.LightningDataModule):
             index=self.part_index,
             of=self.part_of,
             batches_done=batches_done,
-            num_batches=len(self.deal.batches),
+            num_batches=len(self.shard.batches),
         )
 
     def batch(self, number: int) -> Batch:
@@ -158,8 +163,19 @@ class FastaDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None and self.store is not None and self.plan is not None
-        batches = DealtBatches(self.store.folder, self.deal, self._make)
+        batches = ShardedBatches(self.store.folder, self.shard, self._make)
         return batches.loader(self.trainer.strategy.root_device.type, self.num_workers)
+
+    def progress(self) -> StreamProgress:
+        """For :class:`rd_lightning.display.progress_bar.ResidueProgressBar`."""
+        assert self.plan is not None
+        residues, shard = self.plan.residues_by_batch(), self.shard
+        return StreamProgress(
+            "streaming",
+            total=int(residues[shard.batches].sum()),
+            done=int(residues[shard.batches[: shard.done]].sum()),
+            in_step=lambda step: int(residues[shard.step(step)].sum()),
+        )
 
     def record(self) -> dict[str, Any]:
         """What a report says of the data: counts of the scan and the plan, settings, digests."""

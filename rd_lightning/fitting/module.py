@@ -13,8 +13,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from ..data.batch import Batch
+from ..data.windows import Window
 from ..distillation.checks import check_options, check_rows
-from ..distillation.kernels import batch_mean, finite_rows
 from ..distillation.linalg import Solver
 from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
@@ -22,14 +22,13 @@ from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.family import Family, get_family
-from ..families.forward import embed_in_pieces
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.provenance import versions
-from .accumulate import FiniteWatch
+from .accumulate import Accumulator
+from .checkpoint import check_resumed
 from .datamodule import FastaDataModule
-from .plan import PlanSettings, Window
-from .resume import check_resumed
+from .plan import PlanSettings
 from .state import FitState
 
 
@@ -48,7 +47,8 @@ class RDModule(L.LightningModule):
         family: "esm2", "mini", a registered name, or a :class:`rd_lightning.families.Family`.
         target: the largest member to use; the family's largest by default.
         weights: folder with the weights; by default bundled (mini) or downloaded (esm2).
-        regression, num_components, ridge, solver, keep: see :func:`rd_lightning.fit_chain`.
+        regression, num_components, ridge, solver, level_widths: see
+            :func:`rd_lightning.fit_chain`.
         accumulate: arithmetic of the moments, see :class:`rd_lightning.JointMoments`.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
             way it never reaches the moments.
@@ -68,7 +68,7 @@ class RDModule(L.LightningModule):
         num_components: ComponentRule = "marchenko_pastur",
         ridge: float | None = None,
         solver: Solver = "auto",
-        keep: Sequence[int] | None = None,
+        level_widths: Sequence[int] | None = None,
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
     ) -> None:
@@ -78,13 +78,13 @@ class RDModule(L.LightningModule):
         self.members = self.family.up_to(target)
         self.weights = None if weights is None else Path(weights)
         check_choice("on_nonfinite", on_nonfinite, ("raise", "skip"))
-        self.on_nonfinite = on_nonfinite
+        self.on_nonfinite: Literal["raise", "skip"] = on_nonfinite
         self.solve_options: dict[str, Any] = {
             "regression": regression,
             "num_components": num_components,
             "ridge": ridge,
             "solver": solver,
-            "keep": keep,
+            "level_widths": level_widths,
         }
         self.dims = tuple(member.width for member in self.members)
         self.names = tuple(member.name for member in self.members)
@@ -95,10 +95,10 @@ class RDModule(L.LightningModule):
         self.head: RDHead | None = None
         self.backbones: nn.ModuleDict | None = None
         self.num_nonfinite = 0
-        """Residues left out because an embedding was not finite; of this process until the end."""
+        """Residues left out because an embedding was not finite; known after the fit."""
         self.num_pieces = 0
         """Pieces beyond the first of batches that did not fit into memory whole; likewise."""
-        self._finite = FiniteWatch()
+        self._accumulator: Accumulator | None = None
         self._started, self._residues_done = 0.0, 0
 
     @property
@@ -143,7 +143,7 @@ class RDModule(L.LightningModule):
             self.dims,
             self.names,
             options["num_components"],
-            options["keep"],
+            options["level_widths"],
         )
 
     def configure_model(self) -> None:
@@ -200,22 +200,23 @@ class RDModule(L.LightningModule):
             self._share_shift(batch)
         if not batch.num_residues:
             return
-        for number, (piece, blocks) in enumerate(self._embed(batch)):
-            finite = finite_rows(blocks)
-            self.state.of_group(batch.group).update(blocks, keep=finite)
-            self._finite.add(piece.windows, finite)
-            self.num_pieces += number > 0
-        if self._finite.due:
-            self._check_finite()
+        self.accumulator.add(batch, self.state.of_group(batch.group))
         self._log_speed(batch)
 
-    def _embed(self, batch: Batch):
-        assert self.backbones is not None
-        data = self.data
-        limit = PlanSettings() if data is None or data.plan is None else data.plan.settings
-        return embed_in_pieces(
-            self.backbones, batch, max_residues=limit.max_residues, name=self._named
-        )
+    @property
+    def accumulator(self) -> Accumulator:
+        """Runs batches through the backbones; made when the stream begins."""
+        if self._accumulator is None:
+            assert self.backbones is not None
+            data = self.data
+            settings = PlanSettings() if data is None or data.plan is None else data.plan.settings
+            self._accumulator = Accumulator(
+                self.backbones,
+                max_residues=settings.max_residues,
+                name=self._named,
+                on_nonfinite=self.on_nonfinite,
+            )
+        return self._accumulator
 
     def _share_shift(self, batch: Batch) -> None:
         """The mean of the plan's first batch, on all processes and in all parts: then neither the
@@ -225,21 +226,9 @@ class RDModule(L.LightningModule):
             data = self.data
             if data is not None and batch.number != 0:
                 batch = self.trainer.strategy.batch_to_device(data.batch(0))
-            _, blocks = next(iter(self._embed(batch)))
-            shift.copy_(batch_mean(blocks, finite_rows(blocks)))
+            shift.copy_(self.accumulator.mean(batch))
         distributed.broadcast_(shift, source=0)
         self.state.set_shift_(shift)
-
-    def _check_finite(self) -> None:
-        suspect = self._finite.look()
-        if suspect is None:
-            return
-        self.num_nonfinite += suspect.num_residues
-        if self.on_nonfinite == "raise":
-            raise InputError(
-                f"NaN or infinity in the embeddings of {self._named(suspect.windows)}; mend the "
-                "weights or the precision, or pass on_nonfinite=skip to leave such residues out"
-            )
 
     def _named(self, windows: list[Window]) -> str:
         data = self.data
@@ -253,22 +242,22 @@ class RDModule(L.LightningModule):
             rate = self._residues_done / (time.perf_counter() - self._started)
             self.log("residues_per_second", rate, batch_size=1, sync_dist=False)
 
-    def checkpoint_state(self, turns: int) -> FitState:
-        """The global state after so many turns of this run, on every process (a collective)."""
-        self._check_finite()
+    def checkpoint_state(self, steps: int) -> FitState:
+        """The global state after so many steps of this run, on every process (a collective)."""
+        self.accumulator.check()
         state = self.state.clone().all_reduce_()
         if data := self.data:
-            state.parts = [data.part(data.deal.done_after(turns))]
+            state.parts = [data.part(data.shard.done_after(steps))]
         return state
 
     def on_train_epoch_end(self) -> None:
-        self._check_finite()
+        self.accumulator.check()
         self.state.all_reduce_()
         self._sum_counts()
         seconds = time.perf_counter() - self._started
         data = self.data
         if data is not None:
-            self.state.parts = [data.part(len(data.deal.batches))]
+            self.state.parts = [data.part(len(data.shard.batches))]
         if data is None or data.part_of == 1:
             self.head = fit_chain(
                 self.moments,
@@ -281,11 +270,10 @@ class RDModule(L.LightningModule):
         self.trainer.should_stop = True
 
     def _sum_counts(self) -> None:
-        counts = [self._residues_done, self.num_nonfinite, self.num_pieces]
-        total = distributed.all_reduce_sum_(
-            torch.tensor(counts, dtype=torch.float64, device=self.state.heldout.device)
-        )
-        self._residues_done, self.num_nonfinite, self.num_pieces = map(int, total.tolist())
+        run = self.accumulator
+        counts = (run.num_residues, run.num_nonfinite, run.num_pieces)
+        sums = [int(count.to(self.device).compute()) for count in counts]
+        self._residues_done, self.num_nonfinite, self.num_pieces = sums
 
     def context(self, seconds: float) -> dict[str, Any]:
         """Where a head comes from, for its report."""

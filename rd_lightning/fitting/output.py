@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..data.store import SKIPPED, SequenceStore
+from ..distillation.moments import JointMoments
 from ..errors import InputError
 from ..head.head import RDHead
-from ..runtime.files import atomic_path, write_json
+from ..runtime.files import write_json
 from .state import FitState
 from .summary import save_report_picture
 
@@ -42,11 +43,63 @@ def write_state(
     head.save_pretrained(folder / HEAD)
 
 
-def write_skipped(store: SequenceStore, folder: str | os.PathLike) -> Path | None:
-    """Copy the list of skipped records, where there are any."""
-    if not store.summary.num_skipped:
-        return None
-    path = Path(folder) / SKIPPED
-    with atomic_path(path) as temporary:
-        shutil.copyfile(store.folder / SKIPPED, temporary)
-    return path
+@dataclass(frozen=True)
+class Fitted:
+    """A head, and the state that it was solved from.
+
+    Raises:
+        InputError: they are not of the same widths.
+    """
+
+    head: RDHead
+    state: FitState
+
+    def __post_init__(self) -> None:
+        if self.state.dims != self.head.dims:
+            raise InputError(
+                f"the moments are of widths {self.state.dims}, the head of {self.head.dims}; "
+                "give the folder that one rd-fit wrote"
+            )
+
+    @cached_property
+    def moments(self) -> JointMoments:
+        """Of all fit residues."""
+        return self.state.total
+
+    @property
+    def heldout(self) -> JointMoments | None:
+        """Of the held-out residues; None where fewer than two are held out."""
+        return self.state.heldout if self.state.heldout.num_rows > 1 else None
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """Width by name."""
+        return dict(zip(self.head.names, self.head.dims, strict=True))
+
+
+def read_fit(folder: str | os.PathLike) -> Fitted:
+    """Head and moments of one fit.
+
+    Raises:
+        InputError: a file is missing or damaged, or the two are not of one fit.
+    """
+    folder = Path(folder)
+    if not (folder / MOMENTS).is_file():
+        raise InputError(
+            f"{folder}: no {MOMENTS} there; give the folder that rd-fit wrote, which holds head/ "
+            f"and {MOMENTS}"
+        )
+    head, state = RDHead.from_pretrained(folder / HEAD), FitState.load(folder / MOMENTS)
+    names = state.identity.get("names")
+    if head.dims != head.member_dims:
+        raise InputError(
+            f"{folder}: its levels have {list(head.dims)} columns, its members "
+            f"{list(head.member_dims)} (keep=...); representations are compared at the members' "
+            "own widths: give a fit without keep"
+        )
+    if state.dims != head.dims or (names is not None and list(names) != list(head.names)):
+        raise InputError(
+            f"{folder}: the moments are of {names} {list(state.dims)}, the head of "
+            f"{list(head.names)} {list(head.dims)}; give the folder that one rd-fit wrote"
+        )
+    return Fitted(head, state)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import array
 import hashlib
-import itertools
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from itertools import pairwise
 
 import numpy as np
 
-from ..data.store import SequenceStore
-from ..errors import InputError, check_choice, check_whole
+from ..data.batch import Batch, empty_batch, make_batch
+from ..data.store import Sequences, SequenceStore
+from ..data.tokenizer import Tokenizer
+from ..data.windows import (
+    NUM_SPECIAL_TOKENS,
+    LongPolicy,
+    Window,
+    batch_starts,
+    check_windows,
+    equal_windows,
+)
+from ..errors import InputError, check_whole
 
-LongPolicy = Literal["window", "whole", "skip", "truncate"]
-Window = tuple[int, int, int]
-"""(sequence index, first residue, number of residues)."""
 HELDOUT = -1
 """Group of the held-out sequences; those of the fit are in groups 0, 1, ..."""
-DEFAULT_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Tokens a batch by device, where none are given; "cpu"'s for any other device."""
-NUM_SPECIAL_TOKENS = 2  # <cls> and <eos> around every window
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,7 @@ class PlanSettings:
     """Of the random subset."""
 
     def __post_init__(self) -> None:
-        check_whole("tokens_per_batch", self.tokens_per_batch, least=1)
-        check_whole("max_residues", self.max_residues, least=1)
-        check_choice("long", self.long, get_args(LongPolicy))
+        check_windows(self.tokens_per_batch, self.max_residues, self.long)
         check_whole("num_groups", self.num_groups, least=1)
         check_whole("seed", self.seed, least=0)
         if self.num_sequences is not None:
@@ -76,10 +76,10 @@ class PlanSummary:
 
 
 class BatchPlan:
-    """Windows of sequences, dealt into batches of one group and like length, longest first.
+    """Windows of sequences, in batches of one group and like length, longest first.
 
     The batches depend on the sequences and the settings only, not on the number of processes or
-    parts; see :class:`rd_lightning.data.sharding.Deal` for who takes which. Memory: 12 bytes a
+    parts; see :class:`rd_lightning.data.sharding.Shard` for who takes which. Memory: 12 bytes a
     window.
     """
 
@@ -114,14 +114,13 @@ class BatchPlan:
         self._bound(groups[order])
 
     def _bound(self, groups: np.ndarray) -> None:
-        budget = self.settings.tokens_per_batch
-        first, position = array.array("i"), 0
-        for edge in [*(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]:
-            while position < edge:
-                first.append(position)
-                tokens = int(self.length[position]) + NUM_SPECIAL_TOKENS
-                position = min(edge, position + max(1, budget // tokens))
-        firsts = np.frombuffer(first, np.int32)
+        edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
+        firsts = np.concatenate(
+            [
+                a + batch_starts(self.length[a:b], self.settings.tokens_per_batch)
+                for a, b in pairwise(edges)
+            ]
+        ).astype(np.int32)
         stops = np.append(firsts[1:], np.int32(len(groups)))
         order = np.argsort(-self.length[firsts], kind="stable").astype(np.int32)
         self.first, self.stop, self.group = firsts[order], stops[order], groups[firsts[order]]
@@ -172,21 +171,6 @@ class BatchPlan:
         """SHA-256 of the content and the settings: equal digests mean equal batches."""
         identity = {"content": self.content_digest, "settings": asdict(self.settings)}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def default_tokens(device_type: str) -> int:
-    """Tokens a batch on a kind of device."""
-    return DEFAULT_TOKENS.get(device_type, DEFAULT_TOKENS["cpu"])
-
-
-def equal_windows(length: int, limit: int) -> list[tuple[int, int]]:
-    """The fewest windows (first, size) of at most ``limit``, equal to within one residue.
-
-    Window j of n over L residues begins at floor(j L / n).
-    """
-    number = -(-length // limit)
-    edges = [j * length // number for j in range(number + 1)]
-    return [(a, b - a) for a, b in itertools.pairwise(edges)]
 
 
 def _choose(num_sequences: int, settings: PlanSettings, path: str) -> np.ndarray:
@@ -243,3 +227,11 @@ def _groups(store: SequenceStore, settings: PlanSettings) -> np.ndarray:
         chunk[:] = digests % np.uint64(settings.num_groups)
         chunk[digests < threshold] = HELDOUT
     return groups
+
+
+def planned_batch(store: Sequences, number: int, *, plan: BatchPlan, tokenizer: Tokenizer) -> Batch:
+    """A batch of a plan; the empty one for -1."""
+    if number < 0:
+        return empty_batch()
+    group = int(plan.group[number])
+    return make_batch(store, tokenizer, plan.windows(number), number=number, group=group)

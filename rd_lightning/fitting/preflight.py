@@ -7,41 +7,40 @@ from pathlib import Path
 
 import numpy as np
 from lightning import Trainer
-from rich.console import Console
-from rich.table import Table
 
 from ..data.store import ScanSummary
-from ..display.console import print_facts, shown_size
+from ..display.console import long_sequences, scan_facts, shown_size
+from ..display.figures import new_figure, save_figure
+from ..families.family import chain_text
 from .datamodule import FastaDataModule
 from .estimate import expected_seconds
 from .module import RDModule
 from .plan import PlanSettings, PlanSummary
-from .summary import save_lengths_picture
 
 PICTURE = "preflight.png"
 
 
-def print_preflight(
-    console: Console, module: RDModule, data: FastaDataModule, trainer: Trainer
-) -> None:
+def preflight_facts(
+    module: RDModule, data: FastaDataModule, trainer: Trainer
+) -> list[tuple[str, str]]:
     """Members, sequences, residues, longest, batches, device, memory of the state."""
     assert data.plan is not None and data.store is not None
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
-    chain = " -> ".join(f"{m.name} ({m.width})" for m in module.members)
-    rows = [
-        ("family", f"{module.family.name}: {chain}"),
+    members = chain_text(module.names, module.dims)
+    widths = module.solve_options["level_widths"]
+    levels = f"{' -> '.join(map(str, widths))} columns" if widths is not None else None
+    return [
+        ("family", f"{module.family.name}: {members}"),
+        *([("levels", levels)] if levels else []),
         ("input", str(data.fasta)),
         (
             "sequences",
             f"{plan.num_sequences:,} of {scan.num_records:,} records, "
             f"{plan.num_heldout_sequences:,} of them held out",
         ),
-        (
-            "residues",
-            f"{plan.num_residues:,}, {plan.num_heldout_residues:,} of them held out",
-        ),
-        ("longest", f"{scan.longest:,} residues ({scan.longest_id})"),
-        ("long ones", _long_ones(plan, settings)),
+        ("residues", f"{plan.num_residues:,}, {plan.num_heldout_residues:,} of them held out"),
+        *scan_facts(scan),
+        ("long sequences", _long(plan, settings)),
         ("batches", _batches(data, plan, settings)),
         (
             "device",
@@ -49,30 +48,19 @@ def print_preflight(
         ),
         ("state", _state(module, settings)),
     ]
-    if noted := _noted(scan):
-        rows.insert(4, ("noted", noted))
-    if (keep := module.solve_options["keep"]) is not None:
-        rows.insert(1, ("levels", f"{' -> '.join(map(str, keep))} columns"))
-    print_facts(console, rows)
 
 
-def write_preflight(
-    console: Console,
-    module: RDModule,
-    data: FastaDataModule,
-    trainer: Trainer,
-    folder: str | os.PathLike,
-) -> Path:
-    """Print the residues by letter and the expected time; draw the lengths. The picture's path."""
-    assert data.plan is not None and data.store is not None
-    letters = data.store.summary.residues_by_letter
+def letter_rows(scan: ScanSummary) -> list[tuple[str, str, str]]:
+    """(letter, residues, share), the most frequent first."""
+    letters = scan.residues_by_letter
     total = sum(letters.values())
-    table = Table(title="Residues by letter", title_justify="left")
-    for heading in ("letter", "residues", "share"):
-        table.add_column(heading, justify="left" if heading == "letter" else "right")
-    for letter, number in sorted(letters.items(), key=lambda item: -item[1]):
-        table.add_row(letter, f"{number:,}", f"{number / total:.2%}")
-    console.print(table)
+    ordered = sorted(letters.items(), key=lambda item: -item[1])
+    return [(letter, f"{number:,}", f"{number / total:.2%}") for letter, number in ordered]
+
+
+def expected_time(module: RDModule, data: FastaDataModule, trainer: Trainer) -> str:
+    """A rough forecast of the fit, in words; measures the device for a moment."""
+    assert data.plan is not None
     seconds = expected_seconds(
         data.plan,
         module.members,
@@ -80,32 +68,53 @@ def write_preflight(
         str(trainer.precision),
         trainer.world_size,
     )
-    console.print(f"expected time: about {_duration(seconds)}, within a factor of two or so")
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"about {seconds / size:.1f} {unit}, within a factor of two or so"
+    return f"about {seconds:.0f} seconds, within a factor of two or so"
+
+
+def save_lengths_picture(data: FastaDataModule, folder: str | os.PathLike) -> Path:
+    """A histogram of sequence lengths, with the longest window marked, as PNG; its path."""
+    assert data.plan is not None and data.store is not None
+    lengths, max_residues = data.store.column("length"), data.plan.settings.max_residues
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
+    low, high = int(lengths.min()), int(lengths.max())
+    bins = np.unique(np.geomspace(low, max(high, low + 1) + 1, 60).astype(int))
+    axes.hist(lengths, bins=bins.tolist(), color="C0")
+    axes.axvline(max_residues, color="C1", ls="--", label=f"longest window, {max_residues:,}")
+    axes.set(
+        title=f"{len(lengths):,} sequences, {int(lengths.sum(dtype=np.int64)):,} residues",
+        xlabel="length (residues)",
+        ylabel="sequences",
+        xscale="log",
+    )
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.legend(frameon=False)
     path = Path(folder) / PICTURE
-    lengths = np.sort(data.store.column("length"))
-    save_lengths_picture(lengths, data.plan.settings.max_residues, path)
+    save_figure(figure, path)
     return path
 
 
-def _long_ones(plan: PlanSummary, settings: PlanSettings) -> str:
-    if not plan.num_long:
-        return f"none above {settings.max_residues:,} residues"
-    fate = {
+def _long(plan: PlanSummary, settings: PlanSettings) -> str:
+    left_out = f"{plan.num_residues_left_out:,} residues left out"
+    treatment = {
         "window": "cut into equal windows, every residue counted once",
         "whole": "run whole",
-        "skip": f"skipped, {plan.num_residues_left_out:,} residues left out",
-        "truncate": f"truncated, {plan.num_residues_left_out:,} residues left out",
+        "skip": f"skipped, {left_out}",
+        "truncate": f"truncated, {left_out}",
     }[settings.long]
-    return f"{plan.num_long:,} above {settings.max_residues:,} residues: {fate}"
+    return long_sequences(plan.num_long, settings.max_residues, treatment)
 
 
 def _batches(data: FastaDataModule, plan: PlanSummary, settings: PlanSettings) -> str:
     said = f"{plan.num_batches:,} of up to {settings.tokens_per_batch:,} tokens"
-    deal = data.deal
-    if deal.of > 1:
-        said += f"; part {deal.index} of {deal.of} takes {len(deal.batches):,}"
-    if deal.done:
-        said += f"; {deal.done:,} done by an earlier run"
+    shard = data.shard
+    if shard.of > 1:
+        said += f"; part {shard.index} of {shard.of} takes {len(shard.batches):,}"
+    if shard.done:
+        said += f"; {shard.done:,} done by an earlier run"
     return said
 
 
@@ -115,21 +124,3 @@ def _state(module: RDModule, settings: PlanSettings) -> str:
     fit = "fit" if groups == 1 else f"{groups} groups of the fit"
     whole, each = shown_size((groups + 1) * one), shown_size(one)
     return f"{whole} a process, float64 ({each} each: {fit}, held out)"
-
-
-def _noted(scan: ScanSummary) -> str:
-    notes = [
-        (scan.num_skipped, "records skipped"),
-        (scan.num_upper_cased, "sequences upper-cased"),
-        (scan.num_stops_dropped, "trailing '*' dropped"),
-        (scan.num_j_as_x, "residues J read as X"),
-        (scan.num_duplicate_sequences, "sequences equal to an earlier one, counted again"),
-    ]
-    return ", ".join(f"{number:,} {what}" for number, what in notes if number)
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..distillation.moments import KIND, JointMoments, Precision, from_tensors
+from ..distillation.moments import JointMoments, Precision, from_flat
+from ..distillation.moments_file import read_moments, write_moments
+from ..distillation.solve import fit_chain
 from ..errors import InputError
-from ..runtime.files import read_tensors, write_tensors
+from ..head.head import RDHead
+from ..runtime.provenance import differences, versions
 from .plan import HELDOUT
 
 
@@ -172,20 +175,15 @@ class FitState:
 
         :meth:`JointMoments.load` reads it too and gives :attr:`total`.
         """
-        tensors = {
-            "states": torch.stack([m.flat for m in self.groups]),
-            "heldout": self.heldout.flat,
-        }
-        if self.shift is not None:
-            tensors["shift"] = self.shift
-        write_tensors(
+        write_moments(
             path,
-            tensors,
-            {
-                "kind": KIND,
-                "dims": list(self.dims),
-                "precision": self.heldout.precision,
-                "num_rows": [m.num_rows for m in self.groups],
+            dims=self.dims,
+            precision=self.heldout.precision,
+            states=[m.flat for m in self.groups],
+            num_rows=[m.num_rows for m in self.groups],
+            shift=self.shift,
+            heldout=self.heldout.flat,
+            header={
                 "num_heldout_rows": self.heldout.num_rows,
                 "identity": self.identity,
                 "parts": [asdict(part) for part in self.parts],
@@ -199,33 +197,40 @@ class FitState:
         Raises:
             InputError: the file is missing, damaged, of another kind or shape.
         """
-        tensors, header = read_tensors(path, KIND, device)
+        file = read_moments(path, device)
+        state = cls(file.dims, len(file.states), file.precision)  # pyright: ignore[reportArgumentType]
         try:
-            state = cls(header["dims"], len(tensors["states"]), header["precision"])
-            state.identity = dict(header["identity"])
-            state.parts = [Part(**part) for part in header["parts"]]
-            flats = [*tensors["states"].unbind(), tensors["heldout"]]
+            state.identity = dict(file.header["identity"])
+            state.parts = [Part(**part) for part in file.header["parts"]]
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: not the state of a fit ({error} is missing)") from error
+        if file.heldout is None:
+            raise InputError(f"{path}: not the state of a fit (heldout is missing)")
         loaded = [
-            from_tensors(path, state.dims, header["precision"], flat, tensors.get("shift"))
-            for flat in flats
+            from_flat(file.dims, file.precision, flat, file.shift)
+            for flat in (*file.states.unbind(), file.heldout)
         ]
         state.groups, state.heldout = loaded[:-1], loaded[-1]
         return state
 
 
-def differences(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One phrase a field that differs: ``weights.8M: abc here, def there``."""
-    found = []
-    for key in dict.fromkeys([*here, *there]):
-        a, b = here.get(key), there.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif (list(a) if isinstance(a, tuple) else a) != (list(b) if isinstance(b, tuple) else b):
-            found.append(f"{prefix}{key}: {_plain(a)} in one, {_plain(b)} in the other")
-    return found
+def solve_state(
+    state: FitState, options: Mapping[str, Any], context: Mapping[str, Any] | None = None
+) -> RDHead:
+    """Solve the chain of a state; ``options`` are :func:`rd_lightning.fit_chain`'s.
 
-
-def _plain(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    Raises:
+        InputError: the state does not name its members, or the options do not fit it.
+    """
+    if "names" not in state.identity:
+        raise InputError("the state does not say which members it is of")
+    about = {
+        **state.identity,
+        "parts": [asdict(part) for part in state.parts],
+        "versions": versions(),
+        **(context or {}),
+    }
+    heldout = state.heldout if state.heldout.num_rows > 1 else None
+    return fit_chain(
+        state.total, names=state.identity["names"], heldout=heldout, context=about, **options
+    )

@@ -1,18 +1,24 @@
-"""The pictures: of a fit's report, and of the lengths of its sequences."""
+"""A fit's report as a person sees it: the table of its stages, and its figure."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..display.console import Console, print_table
+from ..display.figures import new_figure, save_figure
 from ..head.report import FitReport
-from ..runtime.files import atomic_path
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+_HEADINGS = (
+    "stage",
+    "components",
+    "last / threshold",
+    "R2 fit",
+    "R2 held-out",
+    "residual kept",
+)
 
 
 def save_report_picture(
@@ -25,41 +31,6 @@ def save_report_picture(
     _draw_r2(r2, report)
     _draw_share(share, report, dims, names)
     save_figure(figure, path)
-
-
-def save_lengths_picture(lengths: np.ndarray, max_residues: int, path: str | os.PathLike) -> None:
-    """A histogram of sequence lengths, with the longest window marked, as PNG."""
-    figure = new_figure(7, 4)
-    axes = figure.subplots()
-    low, high = int(lengths.min()), int(lengths.max())
-    bins = np.unique(np.geomspace(low, max(high, low + 1) + 1, 60).astype(int))
-    axes.hist(lengths, bins=bins.tolist(), color="C0")
-    axes.axvline(max_residues, color="C1", ls="--", label=f"longest window, {max_residues:,}")
-    axes.set(
-        title=f"{len(lengths):,} sequences, {int(lengths.sum(dtype=np.int64)):,} residues",
-        xlabel="length (residues)",
-        ylabel="sequences",
-        xscale="log",
-    )
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.legend(frameon=False)
-    save_figure(figure, path)
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches."""
-    from matplotlib.figure import Figure
-
-    # A Figure of its own: pyplot would pick a backend for the whole process.
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-    """Write PNG, whole or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    with atomic_path(path) as temporary:
-        FigureCanvasAgg(figure).print_png(temporary)
 
 
 def _draw_spectra(axes, report: FitReport) -> None:
@@ -124,3 +95,27 @@ def _draw_share(axes, report: FitReport, dims: Sequence[int], names: Sequence[st
         ylabel="cumulative share",
         ylim=(0, 1.08),
     )
+
+
+def print_report(console: Console, report: FitReport) -> None:
+    """A row a stage: components kept of all, the last kept eigenvalue over the threshold of the
+    Marchenko-Pastur rule, R2, variance kept. Then what a narrow first level holds."""
+    rows = []
+    for stage in report.stages:
+        near, heldout = stage.last_kept_over_edge, stage.r2_heldout
+        rows.append(
+            (
+                f"{stage.source} -> {stage.target}",
+                f"{stage.num_components} / {stage.num_inputs}",
+                "" if near is None else f"{near:.2f}",
+                f"{stage.r2_fit:.3f}",
+                "-" if heldout is None else f"{heldout:.3f}",
+                f"{stage.kept_variance:.1%} by {stage.rank}",
+            )
+        )
+    print_table(console, "Reverse distillation", _HEADINGS, rows)
+    if report.keep is not None and report.first_kept_variance < 1:
+        console.print(
+            f"the first level holds {report.first_kept_variance:.1%} of its model's variance "
+            f"in {report.keep[0]} components"
+        )

@@ -14,15 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..runtime.files import read_tensors, write_json, write_tensors
+from ..families.family import chain_text
 from .hub import CARD_FILE, PushToHub, local_folder
 from .model_card import model_card
 from .official import read_official
+from .pretrained import CONFIG_FILE, TENSORS_FILE, read_pretrained, write_pretrained
 from .report import FitReport
-
-_KIND = "head"
-TENSORS_FILE = "head.safetensors"
-CONFIG_FILE = "config.json"
 
 
 class Block(NamedTuple):
@@ -229,8 +226,7 @@ class RDHead(PushToHub, nn.Module):
         values: Sequence[str | int] = self.names if isinstance(name_or_width, str) else self.dims
         if name_or_width not in values:
             raise InputError(
-                f"no level {name_or_width!r}; there are "
-                + ", ".join(f"{n} ({d})" for n, d in zip(self.names, self.dims, strict=True))
+                f"no level {name_or_width!r}; the levels are {chain_text(self.names, self.dims)}"
             )
         return values.index(name_or_width) + 1
 
@@ -243,24 +239,16 @@ class RDHead(PushToHub, nn.Module):
         return RDHead(self.names[:k], self.dims[:k], blocks, report, member_dims=members)
 
     def extra_repr(self) -> str:
-        levels = " -> ".join(f"{n} ({d})" for n, d in zip(self.names, self.dims, strict=True))
+        levels = chain_text(self.names, self.dims)
         if self.member_dims != self.dims:
             levels += f" of members of {', '.join(map(str, self.member_dims))}"
         return f"{levels}, regression={self.report.regression}, dtype={self.dtype}"
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write ``head.safetensors`` and ``config.json`` (names, widths, the report)."""
-        folder = Path(folder)
-        tensors = self.state_dict()
-        write_tensors(folder / TENSORS_FILE, tensors, {"kind": _KIND})
-        config: dict[str, Any] = {
-            "kind": _KIND,
-            "names": list(self.names),
-            "dims": list(self.dims),
-            "member_dims": list(self.member_dims),
-            "report": self.report.to_dict(),
-        }
-        write_json(folder / CONFIG_FILE, config)
+        write_pretrained(
+            folder, self.names, self.dims, self.member_dims, self.state_dict(), self.report
+        )
 
     def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
         """Write the files of :meth:`save_pretrained` and the model card, ``README.md``."""
@@ -290,22 +278,18 @@ class RDHead(PushToHub, nn.Module):
             InputError: a file is missing, damaged or does not fit; the repository cannot be read.
         """
         path = local_folder(folder, (TENSORS_FILE, CONFIG_FILE), **hub)
-        config = _read_config(path / CONFIG_FILE)
-        tensors, _ = read_tensors(path / TENSORS_FILE, _KIND)
+        names, dims, members, tensors, report = read_pretrained(path)
         try:
-            dims = config["dims"]
-            members = config.get("member_dims", dims)
             blocks = [
                 Block(*(tensors[f"{name}_{k}"] for name in Block._fields))
                 for k in range(int(members[:1] == dims[:1]), len(dims))
             ]
-            report = FitReport.from_dict(config["report"])
-            head = cls(config["names"], dims, blocks, report, member_dims=members)
-            if extra := tensors.keys() - head.state_dict().keys():
-                raise InputError(f"{folder}: the files do not fit each other (unused {min(extra)})")
-            return head
+            head = cls(names, dims, blocks, report, member_dims=members)
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder}: the files do not fit each other ({error})") from error
+        if extra := tensors.keys() - head.state_dict().keys():
+            raise InputError(f"{folder}: the files do not fit each other (unused {min(extra)})")
+        return head
 
     @classmethod
     def from_official(cls, files_or_dir: str | os.PathLike | Sequence[str | os.PathLike]) -> RDHead:
@@ -324,15 +308,19 @@ class RDHead(PushToHub, nn.Module):
         return cls(names, dims, [Block(*block) for block in blocks], report)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    import json
+def reach(head: RDHead, level: str | None, width: int | None) -> tuple[int, int]:
+    """(number of members to run, columns to give); all where neither is named.
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a head is a folder with {CONFIG_FILE}")
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict) or config.get("kind") != _KIND:
-        raise InputError(f"{path}: not the configuration of an RDHead")
-    return config
+    Raises:
+        InputError: both are named; no such level; more columns than the head has.
+    """
+    if level is not None and width is not None:
+        raise InputError(f"name a level ({level}) or a width ({width}), not both")
+    if level is not None:
+        num_members = head.level(level)
+        return num_members, head.dims[num_members - 1]
+    if width is None:
+        return head.num_levels, head.width
+    if not isinstance(width, int) or not 1 <= width <= head.width:
+        raise InputError(f"width is a whole number from 1 to {head.width}, not {width!r}")
+    return next(k for k, d in enumerate(head.dims, start=1) if d >= width), width

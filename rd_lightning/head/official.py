@@ -7,15 +7,10 @@ no pickle is ever loaded.
 from __future__ import annotations
 
 import os
-import re
-import struct
 import warnings
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,16 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
+from .official_npz import Link, in_order, load_arrays, scaler_files, whole_number
 from .report import FitReport
 
-PATTERN = "rd-scaler-{in}-{out}-{pcr|linear|ridge}-{pca}-{n}.npz"
-_NAME = re.compile(r"rd-scaler-([^-]+)-([^-]+)-(pcr|linear|ridge)-[^-]+-[^-]+\.npz")
-# What numpy and zipfile raise for damaged files (the memory and overflow ones: a header that lies),
-# and numpy (ValueError) for pickled objects.
-_UNREADABLE = (
-    ValueError, OSError, EOFError, RuntimeError, MemoryError, OverflowError,
-    struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 # Means of other samples of sequences differ a little; the two candidates differ by far more.
 _CLEARLY = 0.5
 
@@ -104,7 +92,7 @@ def read_official(
             shapes do not fit.
     """
     scalers: list[_Scaler] = []
-    for link in _in_order(_files(files_or_dir)):
+    for link in in_order(scaler_files(files_or_dir)):
         scaler = _read(link)
         taken, given = scaler.mapping.shape[1], scalers[-1].projection.shape[1] if scalers else None
         if given not in (None, taken):
@@ -131,58 +119,7 @@ def read_official(
     )
 
 
-def _files(files_or_dir: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
-    if isinstance(files_or_dir, (str, os.PathLike)):
-        path = Path(files_or_dir)
-        files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    else:
-        files = [Path(file) for file in files_or_dir]
-    if not files:
-        raise InputError(f"{files_or_dir}: no .npz files; give a folder with {PATTERN}, or files")
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file}: no such file")
-    return files
-
-
-class _Link(NamedTuple):
-    path: Path
-    source: str
-    target: str
-    regressor: str
-
-
-def _in_order(files: Sequence[Path]) -> list[_Link]:
-    """Each one's source is the target before it."""
-    by_source: dict[str, _Link] = {}
-    by_target: dict[str, _Link] = {}
-    for path in files:
-        match = _NAME.fullmatch(path.name)
-        if match is None:
-            raise InputError(f"{path}: not named {PATTERN}; give the scalers of one chain only")
-        link = _Link(path, *match.groups())
-        other = by_target.get(link.target) or by_source.get(link.source)
-        if other is not None:
-            raise InputError(
-                f"{path}: a second scaler {link.source}->{link.target}, beside {other.path.name} "
-                f"({other.source}->{other.target}); give the files of one chain only"
-            )
-        by_source[link.source] = by_target[link.target] = link
-    ordered = []
-    name = next((source for source in by_source if source not in by_target), None)
-    while name in by_source:
-        ordered.append(by_source[name])
-        name = ordered[-1].target
-    if len(ordered) < len(by_source):
-        stages = ", ".join(f"{link.source}->{link.target}" for link in by_source.values())
-        raise InputError(
-            f"{files[0].parent}: {stages} are not one chain; add the scaler that is missing "
-            "between them"
-        )
-    return ordered
-
-
-def _read(link: _Link) -> _Scaler:
+def _read(link: Link) -> _Scaler:
     path, source, target, regressor = link
     pcr = regressor == "pcr"
     keys = ["regressor__coef_", "regressor__intercept_", "pca__mean_", "pca__components_"]
@@ -191,7 +128,7 @@ def _read(link: _Link) -> _Scaler:
             "regressor__input_mean_", "regressor__output_mean_",
             "regressor__input_components_", "regressor__n_significant_pcs_",
         ]  # fmt: skip
-    arrays = _load(path, keys)
+    arrays = load_arrays(path, keys)
     components = arrays["pca__components_"]
     if components.ndim != 2 or not 0 < components.shape[0] < components.shape[1]:
         raise InputError(
@@ -200,7 +137,7 @@ def _read(link: _Link) -> _Scaler:
         )
     d = components.shape[1]
     p = d - components.shape[0]
-    m = _whole(path, arrays.pop("regressor__n_significant_pcs_"), p) if pcr else p
+    m = whole_number(path, arrays.pop("regressor__n_significant_pcs_"), p) if pcr else p
     shapes: dict[str, tuple[int, ...]] = {"regressor__coef_": (d, m), "pca__mean_": (d,)}
     if pcr:
         # The package keeps min(residues, p) principal components and uses the first m.
@@ -237,49 +174,6 @@ def _read(link: _Link) -> _Scaler:
         input_mean=input_mean,
         output_mean=output_mean,
     )
-
-
-def _load(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """These arrays in float64; others in the file are not looked at."""
-    arrays: dict[str, np.ndarray] = {}
-    key = None
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise EOFError("one array, not an archive")
-        with file:
-            for key in file.keys() & set(keys):
-                arrays[key] = np.asarray(file[key])
-    except _UNREADABLE as error:
-        if key is not None and "Object arrays" in str(error):
-            raise InputError(
-                f"{path}: {key} is a pickled Python object, which could run any code and is never "
-                "loaded; save it as an array of numbers"
-            ) from error
-        # Not numpy's own words: they have several lines and advise to allow pickles.
-        raise InputError(
-            f"{path}: not an .npz file, or one cut short or damaged ({type(error).__name__}); take "
-            "the file anew"
-        ) from error
-    for key in keys:
-        if key not in arrays:
-            raise InputError(
-                f"{path}: no array {key}, which such a scaler of reverse-distillation 0.1.0 has; "
-                "take the file anew"
-            )
-        if arrays[key].dtype.kind not in "fiu" or not np.isfinite(arrays[key]).all():
-            raise InputError(f"{path}: {key} is not all finite real numbers; take the file anew")
-    return {key: array.astype(np.float64) for key, array in arrays.items()}
-
-
-def _whole(path: Path, value: np.ndarray, most: int) -> int:
-    if value.size != 1 or value.item() not in range(1, most + 1):
-        found = value.item() if value.size == 1 else f"of shape {value.shape}"
-        raise InputError(
-            f"{path}: regressor__n_significant_pcs_ is {found}, not a whole number from 1 to "
-            f"{most}; take the file anew"
-        )
-    return int(value.item())
 
 
 def _fitted_on(scalers: Sequence[_Scaler]) -> dict[str, str]:

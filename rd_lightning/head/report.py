@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,20 @@ class FitReport:
         variance, keep = tuple(values["level_variance"]), values.get("keep")
         keep = None if keep is None else tuple(keep)
         return cls(**{**values, "stages": stages, "level_variance": variance, "keep": keep})
+
+
+def family_of(report: FitReport, place: str | os.PathLike) -> str:
+    """The family that a head's report names.
+
+    Args:
+        place: of the head, for the message.
+
+    Raises:
+        InputError: it names none.
+    """
+    family = report.context.get("family")
+    if not isinstance(family, str):
+        raise InputError(
+            f"{place}: the head does not say which family it was fitted on; name it: family=..."
+        )
+    return family

@@ -1,8 +1,20 @@
-"""A DDP strategy for frozen modules."""
+"""DDP for modules that train nothing, and work that is done once a machine."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
+
+from ..errors import InputError, reported_elsewhere
+from . import distributed
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+T = TypeVar("T")
 
 
 class FrozenDDPStrategy(DDPStrategy):
@@ -15,3 +27,44 @@ class FrozenDDPStrategy(DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Wrap nothing."""
+
+
+def once_per_machine(
+    trainer: Trainer,
+    make: Callable[[], T],
+    place: Callable[[T], str],
+    open_: Callable[[str], T],
+) -> T:
+    """What ``make`` gives on the first process of a machine; opened by the others.
+
+    A collective. All processes hear of an error, or they would wait for each other.
+
+    Args:
+        make: makes something that has a place on the machine's disk.
+        place: where it is.
+        open_: opens what is there.
+
+    Raises:
+        InputError: ``make``'s own, on the process that called it; on the others, one that is
+            marked as reported by another process.
+    """
+    if not distributed.is_distributed():
+        return make()
+    error, made = None, None
+    if trainer.local_rank == 0:
+        try:
+            made = make()
+        except InputError as problem:
+            error = problem
+    where = None if made is None else place(made)
+    found: list[tuple[int, str | None, str | None]] = [None] * distributed.world_size()  # type: ignore[list-item]
+    dist.all_gather_object(found, (trainer.node_rank, where, error and str(error)))
+    if error is not None:
+        raise error
+    if problems := [message for _, _, message in found if message]:
+        raise reported_elsewhere(problems[0])
+    if made is None:
+        here = [path for node, path, _ in found if node == trainer.node_rank and path]
+        made = open_(here[0])
+    trainer.strategy.barrier("open on every process")
+    return made

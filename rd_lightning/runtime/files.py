@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,3 +96,13 @@ def read_tensors(
     if metadata.get("kind") != kind:
         raise InputError(f"{path}: not {kind} of rd_lightning")
     return tensors, metadata
+
+
+def safe_name(text: str, *, reserved: Sequence[str] = ("/",)) -> str:
+    """An id as one component of a path: reserved characters, control characters, ``%`` and a
+    leading dot percent-encoded as in a URL. Different ids give different names."""
+    shown = "".join(
+        "".join(f"%{b:02X}" for b in c.encode()) if c in reserved or c == "%" or ord(c) < 32 else c
+        for c in text
+    )
+    return f"%2E{shown[1:]}" if shown.startswith(".") else shown

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class _Backends:
@@ -46,6 +47,12 @@ def true_float32(device_type: str) -> Iterator[None]:
 def dtype_name(dtype: torch.dtype) -> str:
     """As NumPy and users call it: float32."""
     return str(dtype).removeprefix("torch.")
+
+
+def first_nonfinite_row(rows: Tensor) -> int | None:
+    """Number of the first row with NaN or infinity; None where there is none."""
+    finite = rows.isfinite().flatten(1).all(dim=1)
+    return None if finite.all() else int(finite.logical_not().nonzero()[0])
 
 
 def has_fast_float64(device: torch.device) -> bool:

@@ -2,43 +2,43 @@ import itertools
 
 import pytest
 
-from rd_lightning.data.sharding import Deal, parse_part
+from rd_lightning.data.sharding import Shard, parse_part
 from rd_lightning.errors import InputError
 
 NUM_BATCHES = 101
 
 
-def dealt(**about) -> list[int]:
+def taken_by(**about) -> list[int]:
     """Every batch that some process of some part takes, empty ones left out."""
     world = about.get("world_size", 1)
-    hands = [list(Deal(NUM_BATCHES, **{**about, "rank": rank})) for rank in range(world)]
-    assert len({len(hand) for hand in hands}) == 1, "every process has as many turns"
+    hands = [list(Shard(NUM_BATCHES, **{**about, "rank": rank})) for rank in range(world)]
+    assert len({len(hand) for hand in hands}) == 1, "every process has as many steps"
     return [b for turn in zip(*hands, strict=True) for b in turn if b >= 0]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("of", [1, 2, 5])
 def test_every_batch_is_dealt_once(world, of):
-    parts = [dealt(index=i, of=of, world_size=world) for i in range(1, of + 1)]
+    parts = [taken_by(index=i, of=of, world_size=world) for i in range(1, of + 1)]
     assert sorted(itertools.chain(*parts)) == list(range(NUM_BATCHES))
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (3, 5), (5, 3)])
-@pytest.mark.parametrize("turns", [0, 1, 7, 100])
-def test_a_run_goes_on_with_any_number_of_processes(before, after, turns):
-    first = Deal(NUM_BATCHES, index=2, of=2, world_size=before)
-    turns = min(turns, len(first))
-    done = first.done_after(turns)
-    taken = [b for t in range(turns) for b in first.turn(t)]
+@pytest.mark.parametrize("steps", [0, 1, 7, 100])
+def test_a_run_resumes_with_any_number_of_processes(before, after, steps):
+    first = Shard(NUM_BATCHES, index=2, of=2, world_size=before)
+    steps = min(steps, len(first))
+    done = first.done_after(steps)
+    taken = [b for t in range(steps) for b in first.step(t)]
     assert len(taken) == done
-    rest = dealt(index=2, of=2, done=done, world_size=after)
+    rest = taken_by(index=2, of=2, done=done, world_size=after)
     assert taken + rest == list(range(1, NUM_BATCHES, 2))
 
 
-def test_turns_are_what_all_processes_take():
-    hands = [Deal(NUM_BATCHES, rank=r, world_size=4) for r in range(4)]
-    for turn in range(len(hands[0])):
-        assert list(hands[0].turn(turn)) == [h[turn] for h in hands if h[turn] >= 0]
+def test_steps_are_what_all_processes_take():
+    hands = [Shard(NUM_BATCHES, rank=r, world_size=4) for r in range(4)]
+    for step in range(len(hands[0])):
+        assert list(hands[0].step(step)) == [h[step] for h in hands if h[step] >= 0]
     with pytest.raises(IndexError):
         hands[0][len(hands[0])]
 

@@ -2,7 +2,8 @@ import hashlib
 
 import pytest
 
-from rd_lightning.data.store import SequenceStore, digest64
+from rd_lightning.data.scan import digest64, scan_fasta
+from rd_lightning.data.store import SequenceStore
 from rd_lightning.errors import InputError
 
 from ..conftest import random_sequences
@@ -20,7 +21,7 @@ MESSY = [
 
 def test_sequences_ids_and_columns(fasta):
     sequences = random_sequences(50, 0)
-    with SequenceStore.scan(fasta(sequences)) as store:
+    with scan_fasta(fasta(sequences)) as store:
         assert len(store) == 50
         assert [store.sequence(i).decode() for i in range(50)] == sequences
         assert [store.id(i) for i in range(50)] == [f"s{i}" for i in range(50)]
@@ -39,15 +40,15 @@ def test_sequences_ids_and_columns(fasta):
 
 
 def test_the_digest_depends_on_the_sequences_alone(fasta, tmp_path):
-    one = SequenceStore.scan(fasta(["ACDEF", "GHI"]))
+    one = scan_fasta(fasta(["ACDEF", "GHI"]))
     path = tmp_path / "other.fasta"
     path.write_bytes(b">x y\r\nacd\r\nef\r\n>z\r\nGHI*")
-    assert SequenceStore.scan(path).summary.digest == one.summary.digest
+    assert scan_fasta(path).summary.digest == one.summary.digest
 
 
 def test_unusable_records_are_listed(fasta):
     with pytest.raises(InputError) as caught:
-        SequenceStore.scan(fasta(MESSY))
+        scan_fasta(fasta(MESSY))
     message = str(caught.value)
     for part in (
         "4 unusable record(s)",
@@ -62,12 +63,12 @@ def test_unusable_records_are_listed(fasta):
 
 def test_only_the_first_ten_are_listed(fasta):
     with pytest.raises(InputError, match="the first ten unusable") as caught:
-        SequenceStore.scan(fasta([(f"s{i}", "A1") for i in range(50)]))
+        scan_fasta(fasta([(f"s{i}", "A1") for i in range(50)]))
     assert str(caught.value).count("not an amino acid") == 10
 
 
 def test_unusable_records_are_skipped_and_counted(fasta):
-    with SequenceStore.scan(fasta(MESSY), on_invalid="skip") as store:
+    with scan_fasta(fasta(MESSY), on_invalid="skip") as store:
         assert [store.id(i) for i in range(len(store))] == ["a", "c", "e"]
         assert [store.record_number(i) for i in range(len(store))] == [1, 3, 6]
         assert store.sequence(2) == b"AXX"
@@ -83,14 +84,14 @@ def test_unusable_records_are_skipped_and_counted(fasta):
 
 def test_nothing_usable(fasta):
     with pytest.raises(InputError, match="no usable sequence among 1"):
-        SequenceStore.scan(fasta([("a", "1")]), on_invalid="skip")
+        scan_fasta(fasta([("a", "1")]), on_invalid="skip")
 
 
 @pytest.mark.parametrize("content", [[("a", "1")], ["ACD"]])
 def test_no_folder_is_left_behind(fasta, tmp_path, content):
     folder = tmp_path / "spool"
     try:
-        with SequenceStore.scan(fasta(content), folder=folder):
+        with scan_fasta(fasta(content), folder=folder):
             assert folder.is_dir()
     except InputError:
         pass
@@ -98,7 +99,7 @@ def test_no_folder_is_left_behind(fasta, tmp_path, content):
 
 
 def test_another_process_opens_the_same_store(fasta):
-    with SequenceStore.scan(fasta(["ACDEF", "GHI"])) as store:
+    with scan_fasta(fasta(["ACDEF", "GHI"])) as store:
         with SequenceStore.open(store.folder) as other:
             assert other.sequence(1) == b"GHI"
             assert other.summary == store.summary
@@ -108,7 +109,7 @@ def test_another_process_opens_the_same_store(fasta):
 def test_hostile_ids_touch_no_path(fasta, tmp_path):
     records = [("../../x", "ACD"), ("/etc/passwd", "CD"), ("a/b", "DE")]
     before = sorted(p.name for p in tmp_path.iterdir())
-    with SequenceStore.scan(fasta(records)) as store:
+    with scan_fasta(fasta(records)) as store:
         assert [store.id(i) for i in range(3)] == [name for name, _ in records]
         assert sorted(p.name for p in store.folder.iterdir()) == [
             "data", "entries", "skipped.tsv", "summary.json",

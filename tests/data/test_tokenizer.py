@@ -2,7 +2,7 @@ import numpy as np
 from esm.data import Alphabet
 
 from rd_lightning.data.fasta import RESIDUES
-from rd_lightning.data.tokenizer import esm_tokenizer
+from rd_lightning.families.esm2 import esm_tokenizer
 
 from ..conftest import random_sequences
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from rd_lightning.data.store import SequenceStore
-from rd_lightning.data.unique import ListedSequences, find_unique
+from rd_lightning.data import scan
+from rd_lightning.data.scan import scan_fasta
+from rd_lightning.data.unique import find_unique
+from rd_lightning.embedding.in_memory import ListedSequences
 from rd_lightning.errors import InputError
 
 from ..conftest import random_sequences
@@ -15,7 +17,7 @@ def test_kinds_in_order_of_first_appearance(fasta, seed):
     kinds = list(dict.fromkeys(random_sequences(20, seed)))
     choice = np.random.default_rng(seed).integers(len(kinds), size=80)
     sequences = [kinds[i] for i in choice]
-    with SequenceStore.scan(fasta(sequences)) as store:
+    with scan_fasta(fasta(sequences)) as store:
         unique = find_unique(store)
     assert [sequences[i] for i in unique.first] == list(dict.fromkeys(sequences))
     assert [sequences[unique.first[k]] for k in unique.of] == sequences
@@ -24,12 +26,10 @@ def test_kinds_in_order_of_first_appearance(fasta, seed):
 
 
 def test_a_collision_of_digests_is_an_error(fasta, monkeypatch):
-    from rd_lightning.data import store as file
-
-    monkeypatch.setattr(file, "digest64", lambda content: len(content))
+    monkeypatch.setattr(scan, "digest64", lambda content: len(content))
     pairs = [("one", "ACD"), ("twoo", "ACE")]
     with (
-        SequenceStore.scan(fasta(pairs)) as store,
+        scan_fasta(fasta(pairs)) as store,
         pytest.raises(InputError, match="twoo and one differ but have one 64-bit digest"),
     ):
         find_unique(store)

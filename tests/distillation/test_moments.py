@@ -144,7 +144,7 @@ def test_rows_not_kept_never_reach_the_state():
     blocks[2][99] = -torch.inf
     finite = finite_rows(blocks)
     assert torch.equal(finite, keep)
-    moments = JointMoments(DIMS).update(blocks, keep=finite)
+    moments = JointMoments(DIMS).update(blocks, row_mask=finite)
     assert moments.num_rows == 97
     assert relative(moments.covariance, clean.covariance) < 1e-12
     assert relative(moments.mean, clean.mean) < 1e-12

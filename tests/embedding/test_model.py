@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rd_lightning import JointMoments, RDHead, RDModel, fit_chain
-from rd_lightning.embedding.plan import overlapping_windows
+from rd_lightning.data.windows import overlapping_windows
 from rd_lightning.errors import InputError
 
 from ..conftest import SEEDS, clean_environment, family_rows, random_sequences, tiny_family

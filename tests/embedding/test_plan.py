@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from rd_lightning.embedding.plan import EmbedPlan, EmbedSettings, overlapping_windows
+from rd_lightning.data.windows import overlapping_windows
+from rd_lightning.embedding.plan import EmbedPlan, EmbedSettings
 
 SEEDS = (0, 1, 2)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from rd_lightning.cli.command import config_folder
-from rd_lightning.embedding.device import one_device
+from rd_lightning.cli.overrides import config_folder
+from rd_lightning.embedding.runner import one_device
 
 CPU = {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 1, "precision": "32-true"}
 

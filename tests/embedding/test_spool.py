@@ -58,6 +58,6 @@ def test_another_run_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match="width: 4 there, 5 now"):
         Spool.prepare(folder, {**manifest, "width": 5})
     (folder / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="null there"):
+    with pytest.raises(InputError, match="nothing there"):
         Spool.prepare(folder, manifest)
     assert json.loads(json.dumps(manifest)) == manifest

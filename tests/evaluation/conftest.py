@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
+from rd_lightning.evaluation.assays.folds import random_folds
+from rd_lightning.evaluation.assays.splits import Split, splits
 
 from ..conftest import SHARED
 

@@ -11,10 +11,10 @@ from scipy.stats import spearmanr
 from rd_lightning import JointMoments, fit_chain
 from rd_lightning.evaluation.assays.assay import Assay
 from rd_lightning.evaluation.assays.splits import splits_of
-from rd_lightning.evaluation.representations.baselines import Family, build
+from rd_lightning.evaluation.representations.baselines import build
 from rd_lightning.evaluation.scoring import Scoring, num_fits, predict, score_assay
 
-from ..conftest import SEEDS, family_rows
+from ..conftest import SEEDS, family_rows, fitted_on
 
 DIMS = (6, 9, 14)
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
@@ -24,7 +24,7 @@ def world(seed: int, number: int = 240) -> tuple[Assay, dict[str, torch.Tensor],
     """An assay whose score is linear in the first member's embedding, and the embeddings."""
     rows = family_rows(number, DIMS, seed)
     moments = JointMoments(DIMS).update(rows)
-    family = Family(fit_chain(moments, names=("A", "B", "C")), moments, None)
+    fitted = fitted_on(fit_chain(moments, names=("A", "B", "C")), moments)
     drawn = np.random.default_rng(seed)
     weights = torch.from_numpy(drawn.standard_normal(6))
     clean = rows[0] @ weights
@@ -39,7 +39,7 @@ def world(seed: int, number: int = 240) -> tuple[Assay, dict[str, torch.Tensor],
     bins = (scores > np.median(scores)).astype(np.int64)
     assay = Assay("x", sequences, scores, bins, None, positions, wild)
     h = torch.cat(rows, dim=1).float()
-    return assay, {"mean": h, "mutated": h.flip(1)}, build(["raw", "rd"], family, [3])
+    return assay, {"mean": h, "mutated": h.flip(1)}, build(["raw", "rd"], fitted, [3])
 
 
 SETTINGS = Scoring(("random", "modulo"), ("mean", "both"), ("ridge", "neighbours"))

@@ -14,7 +14,7 @@ import rd_lightning
 from rd_lightning import JointMoments, RDHead, RDModel, fit_chain
 from rd_lightning.errors import InputError
 from rd_lightning.export import onnx as export
-from rd_lightning.export import to_exported, to_onnx
+from rd_lightning.export import program, to_exported, to_onnx
 from rd_lightning.families import MINI, Family
 
 from ..conftest import SEEDS, family_rows, random_sequences, tiny_family
@@ -171,7 +171,7 @@ def test_a_head_for_any_batch(dtype, width, tmp_path, recwarn):
 def test_levels_narrower_than_their_members(width, tmp_path):
     dims = (8, 12, 16)
     moments = JointMoments(dims).update(family_rows(400, dims, 0))
-    head = fit_chain(moments, names="ABC", keep=(4, 9, 14))
+    head = fit_chain(moments, names="ABC", level_widths=(4, 9, 14))
     to_onnx(head, tmp_path / "head.onnx", width=width)
     h = members(head, 3, 11)[: 3 if width == 14 else 1]
     z = load(tmp_path / "head.onnx")(**inputs_of("ABC"[: len(h)], h))
@@ -208,14 +208,14 @@ def test_weights_too_large_for_one_file(tmp_path, monkeypatch):
 @needs_onnx
 def test_a_file_that_deviates_is_not_written(tmp_path, monkeypatch):
     (tmp_path / "x.onnx").write_text("what was there")
-    run = export._HeadAlone.forward
+    run = program.HeadAlone.forward
     calls = []
 
     def other(self, embeddings):
         calls.append(self)
         return run(self, embeddings) + len(calls)  # 1 when traced, more when compared
 
-    monkeypatch.setattr(export._HeadAlone, "forward", other)
+    monkeypatch.setattr(program.HeadAlone, "forward", other)
     with pytest.raises(InputError, match=r"x\.onnx is not written: ONNX Runtime deviates from"):
         to_onnx(make_head(tiny_family()), tmp_path / "x.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"]

@@ -2,10 +2,9 @@ import jaxtyping
 import pytest
 import torch
 
-from rd_lightning.data.tokenizer import esm_tokenizer
 from rd_lightning.families import get_family
 from rd_lightning.families.backbone import Backbone, load_backbones, residue_embeddings
-from rd_lightning.families.esm2 import encode
+from rd_lightning.families.esm2 import encode, esm_tokenizer
 
 from ..conftest import random_sequences
 

@@ -7,11 +7,11 @@ import torch
 
 from rd_lightning import FastaDataModule, RDModule
 from rd_lightning.data.batch import make_batch
-from rd_lightning.data.store import SequenceStore
-from rd_lightning.data.tokenizer import esm_tokenizer
+from rd_lightning.data.scan import scan_fasta
 from rd_lightning.errors import InputError
 from rd_lightning.families import forward as embedding
 from rd_lightning.families.backbone import load_backbones, residue_embeddings
+from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.forward import embed_in_pieces
 
 from ..conftest import random_sequences
@@ -38,7 +38,7 @@ def room(monkeypatch):
 
 
 def some_batch(fasta, sequences):
-    with SequenceStore.scan(fasta(sequences)) as store:
+    with scan_fasta(fasta(sequences)) as store:
         windows = [(i, 0, len(s)) for i, s in enumerate(sequences)]
         return make_batch(store, esm_tokenizer(), windows, number=0, group=0)
 

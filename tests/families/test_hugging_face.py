@@ -16,14 +16,15 @@ from esm.model.esm2 import ESM2
 from safetensors.torch import load_file, save_file
 
 from rd_lightning import FastaDataModule, JointMoments, RDHead, RDModel, RDModule
-from rd_lightning.cli.command import config_folder, quiet_libraries
+from rd_lightning.cli.command import quiet_libraries
+from rd_lightning.cli.overrides import config_folder
 from rd_lightning.data.fasta import RESIDUES
-from rd_lightning.data.tokenizer import esm_tokenizer
 from rd_lightning.errors import InputError
 from rd_lightning.evaluate import main as rd_evaluate
 from rd_lightning.families import Member, get_family
 from rd_lightning.families.backbone import Backbone
 from rd_lightning.families.esm2 import encode as encode_fair
+from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.hugging_face import encode, family_from_config, load, residue_tokenizer
 from rd_lightning.fit import main as rd_fit
 

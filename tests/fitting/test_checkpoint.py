@@ -122,7 +122,7 @@ def test_sigterm_then_resume_with_other_ranks(folder, whole, before, after):
     name = f"{before}-{after}"
     status, said = interrupted(folder, name, before, signal.SIGTERM)
     assert status == 143, said
-    assert f"saved: go on with resume={name}/{CHECKPOINT}" in said.replace(f"{folder}/", "")
+    assert f"saved: resume with resume={name}/{CHECKPOINT}" in said.replace(f"{folder}/", "")
     rd_fit(folder, f"out={name}-2", f"resume={name}/{CHECKPOINT}", f"trainer={after}")
     assert_same(result(folder, f"{name}-2"), whole)
 

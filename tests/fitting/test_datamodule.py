@@ -4,10 +4,10 @@ import torch
 
 from rd_lightning import FastaDataModule
 from rd_lightning.data.batch import empty_batch, make_batch
-from rd_lightning.data.store import SequenceStore
-from rd_lightning.data.tokenizer import esm_tokenizer
+from rd_lightning.data.scan import scan_fasta
 from rd_lightning.errors import InputError
 from rd_lightning.families import sample_fasta
+from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.fitting.plan import HELDOUT
 
 from ..conftest import random_sequences
@@ -16,7 +16,7 @@ from ..conftest import random_sequences
 def test_rows_are_the_residues_and_nothing_else(fasta):
     sequences = random_sequences(9, 0)
     tokenizer = esm_tokenizer()
-    with SequenceStore.scan(fasta(sequences)) as store:
+    with scan_fasta(fasta(sequences)) as store:
         windows = [(i, 0, len(s)) for i, s in enumerate(sequences)]
         batch = make_batch(store, tokenizer, windows, number=0, group=0)
     residues = batch.tokens.flatten()[batch.rows]
@@ -27,7 +27,7 @@ def test_rows_are_the_residues_and_nothing_else(fasta):
 
 
 def test_equal_lengths_are_not_padded(fasta):
-    with SequenceStore.scan(fasta(["ACD", "EFG"])) as store:
+    with scan_fasta(fasta(["ACD", "EFG"])) as store:
         batch = make_batch(store, esm_tokenizer(), [(0, 0, 3), (1, 0, 3)], number=0, group=0)
     assert not batch.padded
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from rd_lightning.data.scan import scan_fasta
 from rd_lightning.data.store import SequenceStore
 from rd_lightning.errors import InputError
 from rd_lightning.fitting.plan import HELDOUT, BatchPlan, PlanSettings
@@ -12,7 +13,7 @@ from ..conftest import SEEDS, random_sequences
 
 @pytest.fixture(params=SEEDS)
 def store(request, fasta):
-    with SequenceStore.scan(fasta(random_sequences(101, request.param, longest=90))) as store:
+    with scan_fasta(fasta(random_sequences(101, request.param, longest=90))) as store:
         yield store
 
 
@@ -104,7 +105,7 @@ def test_a_random_subset(store):
 
 def test_copies_of_a_sequence_are_on_one_side(fasta):
     sequences = random_sequences(40, 3)
-    with SequenceStore.scan(fasta(sequences * 2)) as store:
+    with scan_fasta(fasta(sequences * 2)) as store:
         plan = BatchPlan(store, replace(SETTINGS, heldout=0.5))
         sides: dict[bytes, set[int]] = {}
         for b in range(len(plan)):
@@ -115,7 +116,7 @@ def test_copies_of_a_sequence_are_on_one_side(fasta):
 
 def test_all_sequences_too_long_to_keep(fasta):
     with (
-        SequenceStore.scan(fasta(["A" * 50])) as store,
+        scan_fasta(fasta(["A" * 50])) as store,
         pytest.raises(InputError, match="long=skip leaves none"),
     ):
         BatchPlan(store, replace(SETTINGS, long="skip"))

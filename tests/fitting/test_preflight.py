@@ -7,7 +7,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from rd_lightning.data.store import SequenceStore
+from rd_lightning.data.scan import scan_fasta
 from rd_lightning.families import get_family
 from rd_lightning.fitting.estimate import expected_seconds, forward_flops, moment_flops
 from rd_lightning.fitting.plan import BatchPlan, PlanSettings
@@ -62,7 +62,7 @@ def test_skipped_records_are_listed_in_the_output(tmp_path, fasta):
 def test_operations_are_those_of_the_layers(fasta):
     """Against a count of the matrix products' sizes, for one batch of one window."""
     members = get_family("mini").up_to("200K")
-    with SequenceStore.scan(fasta(["A" * 98])) as store:
+    with scan_fasta(fasta(["A" * 98])) as store:
         plan = BatchPlan(store, PlanSettings(heldout=0.0))
     expected = 0
     for m in members:
@@ -78,7 +78,7 @@ def test_operations_are_those_of_the_layers(fasta):
 def test_the_forecast_scales(fasta):
     members = get_family("esm2").up_to("35M")
     device = torch.device("cpu")
-    with SequenceStore.scan(fasta(random_sequences(50, 0))) as store:
+    with scan_fasta(fasta(random_sequences(50, 0))) as store:
         plan = BatchPlan(store, PlanSettings())
     one = expected_seconds(plan, members, device, "32-true", 1)
     four = expected_seconds(plan, members, device, "32-true", 4)

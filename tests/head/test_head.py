@@ -47,7 +47,7 @@ def test_members_by_name_in_any_order(head, rows):
 def test_levels_by_name_and_width(head):
     assert [head.level(n) for n in NAMES] == [1, 2, 3, 4]
     assert [head.level(d) for d in DIMS] == [1, 2, 3, 4]
-    with pytest.raises(InputError, match=r"no level '3B'; there are 8M \(6\)"):
+    with pytest.raises(InputError, match=r"no level '3B'; the levels are 8M \(6\)"):
         head.level("3B")
     with pytest.raises(InputError, match="no level 7"):
         head.truncate(7)

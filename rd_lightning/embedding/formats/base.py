@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,13 +95,3 @@ class Writer:
 
     def write(self, record: Embedded) -> None:
         raise NotImplementedError
-
-
-def safe_name(text: str, *, reserved: Sequence[str] = ("/",)) -> str:
-    """An id as one component of a path: reserved characters, control characters, ``%`` and a
-    leading dot percent-encoded as in a URL. Different ids give different names."""
-    shown = "".join(
-        "".join(f"%{b:02X}" for b in c.encode()) if c in reserved or c == "%" or ord(c) < 32 else c
-        for c in text
-    )
-    return f"%2E{shown[1:]}" if shown.startswith(".") else shown

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import torch
 
-from ...runtime.files import write_json
-from .base import Embedded, Writer, safe_name
+from ...runtime.files import safe_name, write_json
+from .base import Embedded, Writer
 
 _KEYS = {
     "residue": "representations",

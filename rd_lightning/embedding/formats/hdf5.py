@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...runtime.files import atomic_path
+from ...runtime.files import atomic_path, safe_name
 from ...runtime.precision import dtype_name
-from .base import Description, Embedded, Writer, safe_name
+from .base import Description, Embedded, Writer
 
 GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue"}
 METADATA = "rd_lightning"

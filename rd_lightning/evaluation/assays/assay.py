@@ -14,8 +14,7 @@ from jaxtyping import Float64, Int64
 from ...data.fasta import clean
 from ...errors import InputError
 from .mutants import common_wild_type, difference, mutant_of, parse_mutant, reverted
-from .reference import Reference, look_up, read_reference
-from .tables import line_of, need_columns, read_table
+from .tables import Reference, line_of, look_up, need_columns, read_reference, read_table
 
 FOLD_PREFIX = "fold_"
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import nn
 
+from ...data.batch import Batch
+from ...data.scan import scan_fasta
+from ...data.sharding import Shard, ShardedBatches
+from ...data.store import SequenceStore
+from ...data.tokenizer import Tokenizer
+from ...display.console import residue_progress
 from ...distillation.moments import JointMoments
 from ...errors import InputError
-from ...families.family import sample_fasta
-from ...fitting.fitted import Fitted
-from ...fitting.plan import PlanSettings
+from ...families.builtin import sample_fasta
+from ...fitting.accumulate import Accumulator
+from ...fitting.output import Fitted
+from ...fitting.plan import HELDOUT, BatchPlan, PlanSettings, planned_batch
 from ...fitting.state import Part
+from ...runtime.provenance import digest_of
 from ..representations.baselines import Representation
-from .feature_pass import feature_moments
 from .features import RandomFeatures
 from .solve import NonlinearFit, fit_nonlinear
 
@@ -71,7 +80,8 @@ class Nonlinear(NamedTuple):
             "bandwidth": bandwidth,
             "seed": seed,
         }
-        digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
+        # Unsorted: such files stand in the folders of earlier evaluations.
+        digest = digest_of(identity, num_bytes=8, sort_keys=False)
         paths = [folder / f"{digest}.{part}.safetensors" for part in ("fit", "heldout")]
         if all(path.exists() for path in paths):
             moments, heldout = map(JointMoments.load, paths)
@@ -102,3 +112,83 @@ def _part(fitted: Fitted) -> Part:
             "nonlinear.features needs a fit of one FASTA file; this one is of several, or of none"
         )
     return parts[0]
+
+
+@torch.no_grad()
+def feature_moments(
+    features: RandomFeatures,
+    backbones: nn.ModuleDict,
+    fasta: str | os.PathLike,
+    settings: PlanSettings,
+    *,
+    device: str | torch.device = "cpu",
+    on_invalid: Literal["raise", "skip"] = "raise",
+    num_workers: int = 0,
+    plan_digest: str | None = None,
+) -> tuple[JointMoments, JointMoments]:
+    """Moments of [h_1 | ... | h_K | phi_2 | ... | phi_K] over the residues of the fit and those
+    held out; the latter without rows where nothing is held out.
+
+    Equals ``JointMoments(features.dims).update(features(embeddings))`` on each set. One device,
+    without Lightning; the backbones run in the caller's autocast. A bar on standard error tells
+    how far it is.
+
+    Args:
+        features: moved to the device.
+        backbones: the head's members, in order
+            (:func:`rd_lightning.families.backbone.load_backbones`); moved to the device.
+        fasta: plain or compressed.
+        settings: those of the fit hold out the same sequences.
+        on_invalid: "raise" or "skip", for records that cannot be used.
+        num_workers: of the data loader.
+        plan_digest: of the fit's plan; another one means other sequences.
+
+    Raises:
+        InputError: the backbones are not the head's, the file cannot be used or is not the fit's,
+            an embedding is NaN or infinite, or one window is too large for the device.
+    """
+    device = torch.device(device)
+    members: list[Any] = list(backbones.values())
+    widths = tuple(backbone.member.width for backbone in members)
+    if widths != features.levels:
+        raise InputError(
+            f"the backbones have widths {widths}, the levels of the head {features.levels}"
+        )
+    features.to(device)
+    backbones.to(device)
+    fit, heldout = JointMoments(features.dims), JointMoments(features.dims)
+    with scan_fasta(fasta, on_invalid=on_invalid) as store, residue_progress() as progress:
+        plan = BatchPlan(store, settings)
+        if plan_digest not in (None, plan.digest()):
+            raise InputError(
+                f"{fasta}: not the sequences of the fit; name its FASTA file: nonlinear.fasta=..."
+            )
+        accumulator = Accumulator(
+            backbones,
+            max_residues=settings.max_residues,
+            name=lambda windows: store.names(i for i, _, _ in windows),
+            transform=features,
+        )
+        task = progress.add_task("features", total=plan.summary().num_residues)
+        for batch in _batches(store, plan, members[0].family.tokenizer(), device, num_workers):
+            accumulator.add(batch, heldout if batch.group == HELDOUT else fit)
+            progress.advance(task, batch.num_residues)
+        accumulator.check()
+    return fit, heldout
+
+
+def _batches(
+    store: SequenceStore,
+    plan: BatchPlan,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    num_workers: int,
+) -> Iterator[Batch]:
+    make = partial(planned_batch, plan=plan, tokenizer=tokenizer)
+    batches = ShardedBatches(store.folder, Shard(len(plan)), make)
+    for batch in batches.loader(device.type, num_workers):
+        yield replace(
+            batch,
+            tokens=batch.tokens.to(device, non_blocking=True),
+            rows=batch.rows.to(device, non_blocking=True),
+        )

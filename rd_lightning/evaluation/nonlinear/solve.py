@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ...distillation.linalg import eigh_descending
 from ...distillation.moments import JointMoments
-from ...distillation.regression import residual_moments
+from ...distillation.regression import SecondMoments, pcr, residual_moments, ridge
 from ...errors import InputError
 from ...head.head import RDHead
 from ..representations.affine import AffineMap
-from .extended import ExtendedRows
-from .standardised import Standardised
+from .features import ExtendedRows, inverse_deviation
 
 
 class NonlinearStage(NamedTuple):
@@ -57,7 +57,7 @@ def fit_nonlinear(
     """Regress every h_k on [z_{k-1} | phi_k], phi_k the random features of z_{k-1}.
 
     For k = 2..K: f_k is the regression of h_k on the head's own z_{k-1} and phi_k by the rule of
-    :meth:`~rd_lightning.evaluation.nonlinear.standardised.Standardised.regression`, V_k the top
+    :meth:`~rd_lightning.evaluation.nonlinear.solve.Standardised.regression`, V_k the top
     d_k - d_{k-1} eigenvectors of the covariance of h_k - f_k. Equals least squares on materialised
     rows and the principal directions of explicit residuals. In float64, on the moments' device.
 
@@ -135,3 +135,52 @@ def _level(
     added[rows.target(k)] = vectors
     residual = AffineMap(added, torch.zeros_like(added[0])).centred(mean)
     return AffineMap(below, bias).beside(residual)
+
+
+PENALTY = 1e-4
+"""Of the ridge regression without held-out rows, beside inputs of variance 1: enough for the
+near-copies among many features, too little to shrink what ten thousand rows determine."""
+
+
+class Standardised(NamedTuple):
+    """Inputs and target of a regression about the fit's mean: on the fit, and held out if any."""
+
+    fit: SecondMoments
+    heldout: SecondMoments | None
+
+    def leading(self, width: int) -> Standardised:
+        """Of the first inputs alone."""
+        heldout = None if self.heldout is None else _leading(self.heldout, width)
+        return Standardised(_leading(self.fit, width), heldout)
+
+    def regression(self, num_rows: int) -> Float[Tensor, "p d"]:
+        """Coefficients for the inputs as they are; the rule sees them divided by their deviation.
+
+        PCR with the number of components of the best held-out R2; without held-out rows ridge,
+        (R + PENALTY I)^-1 R_y with R the correlations of the inputs.
+        """
+        factor = inverse_deviation(self.fit.zz.diagonal())
+        fit = _scaled(self.fit, factor)
+        if self.heldout is None:
+            solution = ridge(fit, PENALTY)
+        else:
+            solution = pcr(fit, num_rows, "heldout", _scaled(self.heldout, factor))
+        return factor[:, None] * solution.coefficients
+
+    def r2(self, coefficients: Float[Tensor, "p d"], shift: Float[Tensor, " d"]) -> float:
+        """1 - (squared error) / (variance), summed over targets, held out if there is any.
+
+        The variance is about the rows' own mean, which lies ``shift`` from the fit's.
+        """
+        rows = self.fit if self.heldout is None else self.heldout
+        total = rows.yy.trace() - shift.square().sum()
+        return 1 - (residual_moments(rows, coefficients).trace() / total).item()
+
+
+def _leading(moments: SecondMoments, width: int) -> SecondMoments:
+    return SecondMoments(moments.zz[:width, :width], moments.zy[:width], moments.yy)
+
+
+def _scaled(moments: SecondMoments, factor: Tensor) -> SecondMoments:
+    zz = factor[:, None] * moments.zz * factor
+    return SecondMoments(zz, factor[:, None] * moments.zy, moments.yy)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from ...errors import InputError, check_whole
-from ..assays.folds import Split
+from ..assays.splits import Split
 from .scaling import scaling
 
 LEAST_TRAINING_ROWS = 10

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...errors import InputError, check_whole
-from ..assays.folds import Split
+from ..assays.splits import Split
 
 DEFAULT_NEIGHBOURS: tuple[int, ...] = (1, 2, 5, 10, 20, 50)
 

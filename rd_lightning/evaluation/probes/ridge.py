@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...distillation.linalg import eigh_descending
 from ...errors import InputError
-from ..assays.folds import Split
+from ..assays.splits import Split
 from .scaling import scaling
 
 DEFAULT_PENALTIES: tuple[float, ...] = tuple(

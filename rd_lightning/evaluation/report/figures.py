@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ...display.figures import BLUE, GREY, finish_panels, make_panels, save_figure
 from ...errors import InputError
-from ...fitting.summary import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +29,6 @@ METRIC_NAMES = {
 }
 MOST_NAMED = 10
 """Assays that get a colour and a name each; more are drawn faintly around their mean."""
-PER_ROW = 3
-BLUE, ORANGE, GREY = "#0b5fa5", "#d9822b", "0.55"
 
 
 class Look(NamedTuple):
@@ -91,22 +89,9 @@ def save_scaling_picture(
     save_figure(_scaling_figure(results, levels, metric), path)
 
 
-def save_angles_picture(table: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Median and largest angle to the full fit by share of the training set, as PNG.
-
-    ``table`` is that of
-    :func:`rd_lightning.evaluation.representations.refits.summarise`: a panel a stage,
-    a point a draw, a line through the means.
-
-    Raises:
-        InputError: the table has no rows.
-    """
-    save_figure(_angles_figure(table), path)
-
-
 def _width_figure(results: pd.DataFrame, metric: str) -> Figure:
     rows, chosen = _chosen(results, metric)
-    figure, panels = _panels(rows["scheme"].unique())
+    figure, panels = make_panels(rows["scheme"].unique())
     points = rows.groupby(["scheme", "representation", "width"])
     counts = [part["assay"].nunique() for _, part in points]
     fewest, most = min(counts), max(counts)
@@ -129,7 +114,7 @@ def _width_figure(results: pd.DataFrame, metric: str) -> Figure:
         axes.set(xscale="log", xlabel="columns")
         axes.minorticks_off()
         axes.set_xticks(ticks, [f"{width:g}" for width in ticks], rotation=90, fontsize=8)
-    _finish(figure, panels, METRIC_NAMES.get(metric, metric))
+    finish_panels(figure, panels, METRIC_NAMES.get(metric, metric))
     return figure
 
 
@@ -138,7 +123,7 @@ def _scaling_figure(results: pd.DataFrame, levels: Sequence[str], metric: str) -
     rows = rows.loc[rows["representation"].isin(("rd", "raw")) & rows["level"].isin(levels)]
     if rows.empty:
         raise InputError(f"no number of {metric} for rd or raw at the levels {', '.join(levels)}")
-    figure, panels = _panels(rows["scheme"].unique())
+    figure, panels = make_panels(rows["scheme"].unique())
     names = _short_names(rows["assay"].unique())
     figure.suptitle(f"{_assays(len(names))} by size of the member ({chosen})")
     draw = _draw_named if len(names) <= MOST_NAMED else _draw_around_mean
@@ -151,7 +136,7 @@ def _scaling_figure(results: pd.DataFrame, levels: Sequence[str], metric: str) -
                 values[name] = table.reindex(index=list(levels), columns=list(names))
         draw(axes, values, names)
         axes.set(xlabel="member")
-    _finish(figure, panels, METRIC_NAMES.get(metric, metric))
+    finish_panels(figure, panels, METRIC_NAMES.get(metric, metric))
     return figure
 
 
@@ -184,56 +169,6 @@ def _draw_around_mean(
     axes.set_title(f"{axes.get_title()} (thick: mean of {len(whole)})")
 
 
-def _angles_figure(table: pd.DataFrame) -> Figure:
-    if table.empty:
-        raise InputError("no refits to draw: the table of angles has no rows")
-    figure, panels = _panels(table["stage"].unique())
-    figure.suptitle("Angles between the added directions of refits and of the full fit")
-    largest = table["largest_angle_degrees"].max()
-    headroom = 1.3 if table["largest_angle_degrees"].isna().any() else 1.06
-    for stage, axes in panels.items():
-        axes.set_title(stage.replace("->", " → "))
-        _draw_angles(axes, table.loc[table["stage"] == stage])
-        # One scale: the stages are to be compared.
-        axes.set_ylim(0, headroom * largest if largest > 0 else 1)
-    _finish(figure, panels, "degrees")
-    return figure
-
-
-def _draw_angles(axes: Axes, table: pd.DataFrame) -> None:
-    """A column of points a share, then one of the bootstrap."""
-    subsets = table.loc[table["kind"] == "subset"]
-    groups = [(f"{100 * share:g}%", rows) for share, rows in subsets.groupby("share")]
-    places = [float(i) for i in range(len(groups))]
-    resamples = table.loc[table["kind"] == "bootstrap"]
-    if len(resamples):
-        groups.append(("bootstrap", resamples))
-        places.append(len(places) + 0.5)
-    for measure, color, marker in (("largest", ORANGE, "^"), ("median", BLUE, "o")):
-        column = f"{measure}_angle_degrees"
-        x = np.concatenate(
-            [at + _spread(len(rows)) for at, (_, rows) in zip(places, groups, strict=True)]
-        )
-        y = np.concatenate([rows[column].to_numpy(dtype=float) for _, rows in groups])
-        style = {"color": color, "ls": "", "marker": marker, "ms": 6, "alpha": 0.6}
-        # Points at 0, those of the whole training set, would be cut in half.
-        axes.plot(x, y, label=f"{measure} angle", clip_on=False, **style)
-        means = subsets.groupby("share")[column].mean().to_numpy()
-        axes.plot(places[: len(means)], means, color=color, lw=1.5)
-    for at, (_, rows) in zip(places, groups, strict=True):
-        if missing := int(rows["largest_angle_degrees"].isna().sum()):
-            axes.annotate(
-                f"{missing} of {len(rows)}:\ntoo few\nresidues",
-                (at, 0.98),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                va="top",
-                fontsize=8,
-            )
-    axes.set_xticks(places, [label for label, _ in groups])
-    axes.set(xlabel="share of the training set", xlim=(-0.5, places[-1] + 0.5))
-
-
 def _chosen(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
     """Rows with a number, of the first pooling and probe; and these two in words."""
     rows = results.loc[(results["metric"] == metric) & results["value"].notna()]
@@ -246,33 +181,6 @@ def _chosen(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
     same = (rows["pooling"] == first["pooling"]) | one_hot
     chosen = rows.loc[same & (rows["probe"] == first["probe"])]
     return chosen, f"{first['pooling']} pooling, {first['probe']}"
-
-
-def _panels(titles: Iterable[str]) -> tuple[Figure, dict[str, Axes]]:
-    """One panel a title, three a row."""
-    titles = list(titles)
-    columns = min(PER_ROW, len(titles))
-    lines = -(-len(titles) // columns)
-    figure = new_figure(2.6 + 4.2 * columns, 0.6 + 3.6 * lines)
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in grid[len(titles) :]:
-        axes.remove()
-    for axes, title in zip(grid, titles, strict=False):
-        axes.set_title(title)
-        axes.grid(color="0.92", lw=0.8)
-    return figure, dict(zip(titles, grid, strict=False))
-
-
-def _finish(figure: Figure, panels: dict[str, Axes], ylabel: str) -> None:
-    """Label the first column and put one legend of all panels to the right of them."""
-    for i, axes in enumerate(panels.values()):
-        if i % PER_ROW == 0:
-            axes.set_ylabel(ylabel)
-    entries = {}
-    for axes in panels.values():
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True)) | entries
-    figure.legend(entries.values(), entries, loc="outside right center", frameon=False)
 
 
 def _looks(names: Iterable[str]) -> list[tuple[str, Look]]:
@@ -299,8 +207,3 @@ def _short_names(assays: Iterable[str]) -> dict[str, str]:
     assays = list(assays)
     short = ["_".join(assay.split("_")[:2]) for assay in assays]
     return {a: s if short.count(s) == 1 else a for a, s in zip(assays, short, strict=True)}
-
-
-def _spread(number: int) -> np.ndarray:
-    """Offsets that keep points at one place apart."""
-    return np.linspace(-0.15, 0.15, number) if number > 1 else np.zeros(number)

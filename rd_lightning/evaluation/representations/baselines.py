@@ -1,10 +1,11 @@
-"""What is compared: every representation as an affine map of H, all from one file of moments."""
+"""What rd is compared with: representations as affine maps of H, all from one file of moments."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
@@ -14,6 +15,7 @@ from ...distillation.linalg import eigh_descending, fix_signs
 from ...distillation.moments import JointMoments
 from ...distillation.regression import SecondMoments, regress
 from ...errors import InputError
+from ...fitting.output import Fitted
 from ...head.head import RDHead
 from .affine import AffineMap, affine_of, columns_of
 
@@ -31,41 +33,20 @@ class Representation:
     """By width, ascending: the level whose representation that prefix is, "" in between."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """A head, and the moments it was fitted on."""
-
-    head: RDHead
-    moments: JointMoments
-    heldout: JointMoments | None
-    seed: int = 0
-    """Of the random directions."""
-
-    def __post_init__(self) -> None:
-        if self.moments.dims != self.head.dims:
-            raise InputError(
-                f"the moments are of widths {self.moments.dims}, the head of {self.head.dims}; "
-                "give the folder that one rd-fit wrote"
-            )
-
-    @property
-    def levels(self) -> dict[str, int]:
-        """Width by name."""
-        return dict(zip(self.head.names, self.head.dims, strict=True))
-
-    def member(self, k: int) -> AffineMap:
-        """h_k, the first being k = 0."""
-        ends = torch.tensor(self.head.dims).cumsum(0).tolist()
-        return columns_of(slice(ends[k] - self.head.dims[k], ends[k]), ends[-1])
-
-    def members(self, k: int) -> AffineMap:
-        """[h_1 | ... | h_k]."""
-        return columns_of(slice(0, sum(self.head.dims[:k])), sum(self.head.dims))
+def member_map(head: RDHead, k: int) -> AffineMap:
+    """h_k, the first being k = 0."""
+    ends = torch.tensor(head.dims).cumsum(0).tolist()
+    return columns_of(slice(ends[k] - head.dims[k], ends[k]), ends[-1])
 
 
-def curve_widths(family: Family) -> list[int]:
+def joined_map(head: RDHead, k: int) -> AffineMap:
+    """[h_1 | ... | h_k]."""
+    return columns_of(slice(0, sum(head.dims[:k])), sum(head.dims))
+
+
+def curve_widths(fitted: Fitted) -> list[int]:
     """The levels and widths between them, and a quarter and a half of the first."""
-    dims = family.head.dims
+    dims = fitted.head.dims
     found = {max(1, dims[0] // 4), max(1, dims[0] // 2), *dims}
     for low, high in pairwise(dims):
         steps = range(1, _CURVE_STEPS)
@@ -74,43 +55,63 @@ def curve_widths(family: Family) -> list[int]:
 
 
 def build(
-    names: Sequence[str], family: Family, widths: Sequence[int] | None = None
+    names: Sequence[str],
+    fitted: Fitted,
+    widths: Sequence[int] | None = None,
+    *,
+    seed: int = 0,
 ) -> list[Representation]:
     """The representations of these names.
 
     Args:
         widths: of the curves; :func:`curve_widths` by default. Levels are always among them.
+        seed: of the random directions.
 
     Raises:
         InputError: no such representation, or a width that no level reaches.
     """
     if unknown := [name for name in names if name not in BUILDERS]:
         raise InputError(f"no representation {unknown[0]!r}; there are {', '.join(BUILDERS)}")
-    grid = sorted({*(widths or curve_widths(family)), *family.head.dims})
-    if grid[0] < 1 or grid[-1] > family.head.width:
-        raise InputError(f"widths are from 1 to {family.head.width}, not {grid}")
-    return [found for name in names for found in BUILDERS[name](name, family, grid)]
+    grid = sorted({*(widths or curve_widths(fitted)), *fitted.head.dims})
+    if grid[0] < 1 or grid[-1] > fitted.head.width:
+        raise InputError(f"widths are from 1 to {fitted.head.width}, not {grid}")
+    requests = [_Request(name, fitted, grid, seed) for name in names]
+    return [found for request in requests for found in BUILDERS[request.name](request)]
 
 
-def _labelled(family: Family, grid: Sequence[int], first: int = 1) -> dict[int, str]:
+class _Request(NamedTuple):
+    """What a builder is asked for."""
+
+    name: str
+    fitted: Fitted
+    grid: Sequence[int]
+    """Widths of the curve."""
+    seed: int
+    """Of random directions."""
+
+
+def _labelled(request: _Request, first: int = 1) -> dict[int, str]:
     """Widths from that of the level ``first`` on, or all for the first level."""
-    by_width = {d: name for name, d in family.levels.items()}
-    least = family.head.dims[first - 1] if first > 1 else 0
-    return {w: by_width.get(w, "") for w in grid if w >= least}
+    by_width = {d: name for name, d in request.fitted.levels.items()}
+    least = request.fitted.head.dims[first - 1] if first > 1 else 0
+    return {w: by_width.get(w, "") for w in request.grid if w >= least}
 
 
-def _raw(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
-    for k, (level, width) in enumerate(family.levels.items()):
-        yield Representation(name, family.member(k), {width: level})
+def _raw(request: _Request) -> Iterator[Representation]:
+    name, fitted = request.name, request.fitted
+    for k, (level, width) in enumerate(fitted.levels.items()):
+        yield Representation(name, member_map(fitted.head, k), {width: level})
 
 
-def _rd(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
-    yield Representation(name, affine_of(family.head), _labelled(family, grid))
+def _rd(request: _Request) -> Iterator[Representation]:
+    name, fitted = request.name, request.fitted
+    yield Representation(name, affine_of(fitted.head), _labelled(request))
 
 
-def _raw_concat(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
-    for k, level in enumerate(family.head.names[1:], start=2):
-        joined = family.members(k)
+def _raw_concat(request: _Request) -> Iterator[Representation]:
+    name, fitted = request.name, request.fitted
+    for k, level in enumerate(fitted.head.names[1:], start=2):
+        joined = joined_map(fitted.head, k)
         yield Representation(name, joined, {joined.width: level})
 
 
@@ -131,59 +132,63 @@ def principal_components(
     return centred.then(scale[:, None] * vectors[:, :width])
 
 
-def _pca(standardize: bool) -> Callable[..., Iterator[Representation]]:
+def _pca(standardize: bool) -> Callable[[_Request], Iterator[Representation]]:
     """Of all members up to each level at once; the largest one's curve too."""
 
-    def make(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
-        last = family.head.names[-1]
-        for k, (level, width) in enumerate(family.levels.items(), start=1):
+    def make(request: _Request) -> Iterator[Representation]:
+        name, fitted = request.name, request.fitted
+        last = fitted.head.names[-1]
+        for k, (level, width) in enumerate(fitted.levels.items(), start=1):
             if k == 1:
                 continue
             found = principal_components(
-                family.members(k), family.moments, width, standardize=standardize
+                joined_map(fitted.head, k), fitted.moments, width, standardize=standardize
             )
-            labelled = {w: "" for w in grid if w < width} if level == last else {}
+            labelled = {w: "" for w in request.grid if w < width} if level == last else {}
             yield Representation(name, found, {**labelled, width: level})
 
     return make
 
 
-def _pca_chained(standardize: bool) -> Callable[..., Iterator[Representation]]:
+def _pca_chained(standardize: bool) -> Callable[[_Request], Iterator[Representation]]:
     """p_1 = h_1, p_k = PCA of [p_{k-1} | h_k]: the official package's "naive" chain."""
 
-    def make(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
-        found = family.member(0)
-        for k, (level, width) in enumerate(family.levels.items()):
+    def make(request: _Request) -> Iterator[Representation]:
+        name, fitted = request.name, request.fitted
+        found = member_map(fitted.head, 0)
+        for k, (level, width) in enumerate(fitted.levels.items()):
             if k == 0:
                 continue
-            joined = found.beside(family.member(k))
-            found = principal_components(joined, family.moments, width, standardize=standardize)
+            joined = found.beside(member_map(fitted.head, k))
+            found = principal_components(joined, fitted.moments, width, standardize=standardize)
             yield Representation(name, found, {width: level})
 
     return make
 
 
-def _fusion(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+def _fusion(request: _Request) -> Iterator[Representation]:
     """[f_{k-1} | h_k V_k] with V_k the principal directions of h_k itself: no regression."""
-    found, dims = family.member(0), family.head.dims
+    name, fitted = request.name, request.fitted
+    found, dims = member_map(fitted.head, 0), fitted.head.dims
     for k in range(1, len(dims)):
         added = principal_components(
-            family.member(k), family.moments, dims[k] - dims[k - 1], standardize=False
+            member_map(fitted.head, k), fitted.moments, dims[k] - dims[k - 1], standardize=False
         )
         found = found.beside(added)
-    yield Representation(name, found, _labelled(family, grid, first=2))
+    yield Representation(name, found, _labelled(request, first=2))
 
 
-def _random_residual(name: str, family: Family, grid: Sequence[int]) -> Iterator[Representation]:
+def _random_residual(request: _Request) -> Iterator[Representation]:
     """The chain with random orthonormal directions of the residual in place of the leading ones."""
-    report, dims = family.head.report, family.head.dims
-    joint, mean = family.moments.covariance.cpu(), family.moments.mean.cpu()
-    heldout = family.heldout
-    other = heldout.about(mean) if heldout is not None and heldout.num_rows > 1 else None
-    generator = torch.Generator().manual_seed(family.seed)
-    found = family.member(0)
+    name, fitted = request.name, request.fitted
+    report, dims = fitted.head.report, fitted.head.dims
+    joint, mean = fitted.moments.covariance.cpu(), fitted.moments.mean.cpu()
+    heldout = fitted.heldout
+    other = None if heldout is None else heldout.about(mean)
+    generator = torch.Generator().manual_seed(request.seed)
+    found = member_map(fitted.head, 0)
     for k in range(1, len(dims)):
-        member = family.member(k)
+        member = member_map(fitted.head, k)
         moments = [
             SecondMoments(found.covariance(s), found.covariance(s, member), member.covariance(s))
             for s in (joint, other)
@@ -191,7 +196,7 @@ def _random_residual(name: str, family: Family, grid: Sequence[int]) -> Iterator
         ]
         solution = regress(
             moments[0],
-            family.moments.num_rows,
+            fitted.moments.num_rows,
             heldout=moments[1] if other is not None else None,
             **report.options,
         )
@@ -200,7 +205,7 @@ def _random_residual(name: str, family: Family, grid: Sequence[int]) -> Iterator
         ).centred(mean)
         added = residual.then(_random_directions(dims[k], dims[k] - dims[k - 1], generator))
         found = found.beside(added)
-    yield Representation(name, found, _labelled(family, grid, first=2))
+    yield Representation(name, found, _labelled(request, first=2))
 
 
 def _random_directions(
@@ -210,7 +215,7 @@ def _random_directions(
     return fix_signs(torch.linalg.qr(drawn).Q)
 
 
-BUILDERS: dict[str, Callable[[str, Family, Sequence[int]], Iterator[Representation]]] = {
+BUILDERS: dict[str, Callable[[_Request], Iterator[Representation]]] = {
     "raw": _raw,
     "rd": _rd,
     "pca_chained": _pca_chained(False),

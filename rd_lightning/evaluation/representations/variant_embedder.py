@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,15 +13,16 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...data.tokenizer import Tokenizer
-from ...data.unique import ListedSequences
+from ...data.windows import Window
+from ...embedding.in_memory import ListedSequences
 from ...embedding.parallel import streamed
 from ...embedding.plan import EmbedPlan, EmbedSettings
 from ...embedding.sequence_batch import SequenceBatch, make_sequence_batch
 from ...errors import InputError
 from ...families.forward import run_in_pieces
-from ...fitting.plan import Window
 from ...runtime.files import read_tensors, write_tensors
-from ...runtime.precision import true_float32
+from ...runtime.precision import first_nonfinite_row, true_float32
+from ...runtime.provenance import digest_of
 from ..assays.assay import Assay
 
 Pooling = Literal["mean", "mutated", "both"]
@@ -64,9 +63,7 @@ class VariantEmbedder:
     def path(self, assay: Assay) -> Path:
         """Where this assay's embeddings are kept; equal names mean equal content."""
         content = {**self.identity, "sequences": assay.sequences, "positions": assay.positions}
-        text = json.dumps(content, sort_keys=True)
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return self.cache / f"{digest}.safetensors"
+        return self.cache / f"{digest_of(content, num_bytes=16)}.safetensors"
 
     def num_residues(self, assay: Assay) -> int:
         """Of the distinct variants."""
@@ -91,11 +88,10 @@ class VariantEmbedder:
             return tensors
         found = self._computed(assay, on_batch)
         for pooling, rows in found.items():
-            if not rows.isfinite().all():
-                row = int(rows.isfinite().all(dim=1).logical_not().nonzero()[0])
+            if (row := first_nonfinite_row(rows)) is not None:
                 raise InputError(
                     f"{assay.name}: NaN or infinity in the {pooling} embedding of row {row + 1}; "
-                    "mend the weights"
+                    "fix the weights"
                 )
         write_tensors(path, found, {"kind": _KIND, "assay": assay.name})
         return found

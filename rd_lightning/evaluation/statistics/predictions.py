@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from ...embedding.formats.base import safe_name
 from ...errors import InputError
-from ...runtime.files import read_tensors, write_tensors
+from ...runtime.files import read_tensors, safe_name, write_tensors
 from .significance import Predicted
 
 KIND = "predictions"

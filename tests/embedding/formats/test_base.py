@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from rd_lightning.embedding.formats import Description, Embedded, format_of, writer_for
-from rd_lightning.embedding.formats.base import safe_name
 from rd_lightning.embedding.formats.fair_esm import file_name
 from rd_lightning.embedding.formats.hdf5 import EmbeddingFile, HDF5TopUp
 from rd_lightning.errors import InputError
+from rd_lightning.runtime.files import safe_name
 
 IDS = ["P12345", "sp|P1|X/../y", "..", ".", "ünïcode", "a%2Fb", "a/b", "copy"]
 KIND = [0, 1, 2, 3, 4, 5, 6, 0]

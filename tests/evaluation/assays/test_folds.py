@@ -5,13 +5,11 @@ from rd_lightning.errors import InputError
 from rd_lightning.evaluation.assays.assay import read_assay
 from rd_lightning.evaluation.assays.folds import (
     contiguous_folds,
-    depth_split,
-    folds_of,
     modulo_folds,
     multiples_folds,
     random_folds,
-    splits,
 )
+from rd_lightning.evaluation.assays.splits import depth_split, folds_of, splits
 
 from ...conftest import SEEDS
 from ..conftest import real_assay

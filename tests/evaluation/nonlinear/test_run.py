@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from rd_lightning import JointMoments, fit_chain
-from rd_lightning.data.store import SequenceStore
-from rd_lightning.data.tokenizer import esm_tokenizer
+from rd_lightning.data.scan import scan_fasta
 from rd_lightning.errors import InputError
-from rd_lightning.evaluation.nonlinear.feature_pass import feature_moments
 from rd_lightning.evaluation.nonlinear.features import RandomFeatures
+from rd_lightning.evaluation.nonlinear.run import feature_moments
 from rd_lightning.families import get_family
 from rd_lightning.families.backbone import load_backbones
+from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.fitting.plan import HELDOUT, BatchPlan, PlanSettings
 
 from ...conftest import clean_environment, random_sequences
@@ -36,7 +36,7 @@ def made(fasta) -> Made:
     members = family.up_to("200K")
     backbones = load_backbones(family, members)
     rows: dict[bool, list[list[torch.Tensor]]] = {True: [], False: []}
-    with SequenceStore.scan(path) as store, torch.no_grad():
+    with scan_fasta(path) as store, torch.no_grad():
         plan = BatchPlan(store, SETTINGS)
         for number in range(len(plan)):
             for index, start, length in plan.windows(number):
@@ -92,6 +92,6 @@ def test_an_embedding_that_is_not_finite_is_named(made):
 
 
 def test_lightning_is_not_imported():
-    module = "rd_lightning.evaluation.nonlinear.feature_pass"
+    module = "rd_lightning.evaluation.nonlinear.run"
     code = f"import sys, {module}; assert 'lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=clean_environment(), timeout=120)

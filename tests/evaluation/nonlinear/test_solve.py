@@ -9,8 +9,7 @@ from rd_lightning import JointMoments, RDHead, fit_chain
 from rd_lightning.distillation.linalg import fix_signs
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.nonlinear.features import RandomFeatures
-from rd_lightning.evaluation.nonlinear.solve import fit_nonlinear
-from rd_lightning.evaluation.nonlinear.standardised import PENALTY
+from rd_lightning.evaluation.nonlinear.solve import PENALTY, fit_nonlinear
 
 from ...conftest import SEEDS, family_rows
 

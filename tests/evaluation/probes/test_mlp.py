@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from rd_lightning.errors import InputError
-from rd_lightning.evaluation.assays.folds import random_folds, splits
+from rd_lightning.evaluation.assays.folds import random_folds
+from rd_lightning.evaluation.assays.splits import splits
 from rd_lightning.evaluation.probes.mlp import mlp_predictions
 from rd_lightning.evaluation.statistics.metrics import spearman
 

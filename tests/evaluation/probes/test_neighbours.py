@@ -5,7 +5,8 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
 
 from rd_lightning.errors import InputError
-from rd_lightning.evaluation.assays.folds import random_folds, splits
+from rd_lightning.evaluation.assays.folds import random_folds
+from rd_lightning.evaluation.assays.splits import splits
 from rd_lightning.evaluation.probes.neighbours import neighbour_predictions
 from rd_lightning.evaluation.statistics.metrics import spearman
 

@@ -5,7 +5,8 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from rd_lightning.errors import InputError
-from rd_lightning.evaluation.assays.folds import Split, random_folds, splits
+from rd_lightning.evaluation.assays.folds import random_folds
+from rd_lightning.evaluation.assays.splits import Split, splits
 from rd_lightning.evaluation.probes.ridge import ridge_path
 from rd_lightning.evaluation.statistics.metrics import spearman
 

@@ -8,13 +8,10 @@ import pandas as pd
 import pytest
 
 from rd_lightning.errors import InputError
+from rd_lightning.evaluation.report import angles as angles_file
 from rd_lightning.evaluation.report import figures as pictures
-from rd_lightning.evaluation.report.figures import (
-    LOOKS,
-    save_angles_picture,
-    save_scaling_picture,
-    save_width_picture,
-)
+from rd_lightning.evaluation.report.angles import save_angles_picture
+from rd_lightning.evaluation.report.figures import LOOKS, save_scaling_picture, save_width_picture
 
 from ...conftest import SEEDS
 
@@ -237,7 +234,7 @@ def test_many_assays_are_drawn_faintly_around_their_mean():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_angles_picture_has_a_point_a_draw(seed):
     table = angles(seed)
-    figure = pictures._angles_figure(table)
+    figure = angles_file._angles_figure(table)
     assert [axes.get_title() for axes in figure.axes] == ["8M → 35M", "35M → 150M"]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     assert legend(figure) == ["largest angle", "median angle"]
@@ -263,7 +260,7 @@ def test_the_angles_picture_has_a_point_a_draw(seed):
 @pytest.mark.parametrize("kind", ["subset", "bootstrap"])
 def test_angles_of_one_kind(kind, tmp_path):
     table = angles(kinds=[kind])
-    shown = texts(pictures._angles_figure(table).axes[0].get_xticklabels())
+    shown = texts(angles_file._angles_figure(table).axes[0].get_xticklabels())
     assert shown == {"subset": ["10%", "30%", "100%"], "bootstrap": ["bootstrap"]}[kind]
     save_angles_picture(table[table["stage"] == "8M->35M"], tmp_path / "one.png")
 
@@ -273,7 +270,7 @@ def test_draws_that_were_skipped_are_said_in_the_picture(tmp_path):
     skipped = (table["share"] == 0.1) & (table["draw"] != 2)
     names = ["median_angle_degrees", "largest_angle_degrees"]
     table.loc[skipped, names] = np.nan
-    axes, _ = pictures._angles_figure(table).axes
+    axes, _ = angles_file._angles_figure(table).axes
     assert [text.get_text() for text in axes.texts] == ["4 of 5:\ntoo few\nresidues"]
     table.loc[table["share"] == 0.1, names] = np.nan
     save_angles_picture(table, tmp_path / "none.png")
@@ -287,4 +284,4 @@ def test_nothing_to_draw():
     with pytest.raises(InputError, match="of ndcg for rd or raw at the levels 3B, 15B"):
         pictures._scaling_figure(results(), ["3B", "15B"], "ndcg")
     with pytest.raises(InputError, match="no refits to draw"):
-        pictures._angles_figure(angles(kinds=[]))
+        angles_file._angles_figure(angles(kinds=[]))

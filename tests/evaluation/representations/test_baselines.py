@@ -9,9 +9,10 @@ from sklearn.linear_model import LinearRegression
 from rd_lightning import JointMoments, fit_chain
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.representations.affine import affine_of
-from rd_lightning.evaluation.representations.baselines import BUILDERS, Family, build, curve_widths
+from rd_lightning.evaluation.representations.baselines import BUILDERS, build, curve_widths
+from rd_lightning.fitting.output import Fitted
 
-from ...conftest import SEEDS, family_rows
+from ...conftest import SEEDS, family_rows, fitted_on
 
 DIMS, NAMES = (6, 9, 14), ("A", "B", "C")
 
@@ -22,14 +23,14 @@ def rows(request):
 
 
 @pytest.fixture
-def family(rows) -> Family:
+def fitted(rows) -> Fitted:
     moments = JointMoments(DIMS).update(rows)
-    return Family(fit_chain(moments, names=NAMES, regression="ols"), moments, None)
+    return fitted_on(fit_chain(moments, names=NAMES, regression="ols"), moments)
 
 
-def of(name: str, family: Family, rows, level: str | None = None) -> torch.Tensor:
+def of(name: str, fitted: Fitted, rows, level: str | None = None, seed: int = 0) -> torch.Tensor:
     """The rows of the representation that has this level, or of the only one."""
-    found = build([name], family)
+    found = build([name], fitted, seed=seed)
     [chosen] = [r for r in found if level is None or level in r.widths.values()]
     return chosen.map(torch.cat(rows, dim=1))
 
@@ -44,50 +45,50 @@ def scaled(x: torch.Tensor) -> torch.Tensor:
     return x / x.std(dim=0)
 
 
-def test_raw_and_its_concatenation(rows, family):
+def test_raw_and_its_concatenation(rows, fitted):
     for k, name in enumerate(NAMES):
-        assert torch.equal(of("raw", family, rows, name), rows[k])
-    assert torch.equal(of("raw_concat", family, rows, "B"), torch.cat(rows[:2], dim=1))
-    assert torch.equal(of("raw_concat", family, rows, "C"), torch.cat(rows, dim=1))
-    assert [list(r.widths) for r in build(["raw_concat"], family)] == [[15], [29]]
+        assert torch.equal(of("raw", fitted, rows, name), rows[k])
+    assert torch.equal(of("raw_concat", fitted, rows, "B"), torch.cat(rows[:2], dim=1))
+    assert torch.equal(of("raw_concat", fitted, rows, "C"), torch.cat(rows, dim=1))
+    assert [list(r.widths) for r in build(["raw_concat"], fitted)] == [[15], [29]]
 
 
-def test_rd_is_the_head(rows, family):
-    expected = family.head.double()(rows)
-    assert torch.allclose(of("rd", family, rows), expected, atol=1e-10)
-    [found] = build(["rd"], family)
+def test_rd_is_the_head(rows, fitted):
+    expected = fitted.head.double()(rows)
+    assert torch.allclose(of("rd", fitted, rows), expected, atol=1e-10)
+    [found] = build(["rd"], fitted)
     assert {w: level for w, level in found.widths.items() if level} == {6: "A", 9: "B", 14: "C"}
 
 
 @pytest.mark.parametrize("standardized", [False, True])
-def test_pca_of_all_at_once(rows, family, standardized):
+def test_pca_of_all_at_once(rows, fitted, standardized):
     name = "pca_std" if standardized else "pca"
     for k, level in ((2, "B"), (3, "C")):
         x = torch.cat(rows[:k], dim=1)
         x = scaled(x) if standardized else x
-        assert_same_components(of(name, family, rows, level), x, DIMS[k - 1])
+        assert_same_components(of(name, fitted, rows, level), x, DIMS[k - 1])
 
 
 @pytest.mark.parametrize("standardized", [False, True])
-def test_pca_pair_by_pair(rows, family, standardized):
+def test_pca_pair_by_pair(rows, fitted, standardized):
     name = "pca_chained_std" if standardized else "pca_chained"
     found = rows[0]
     for k, level in ((1, "B"), (2, "C")):
         x = torch.cat([found, rows[k]], dim=1)
         x = scaled(x) if standardized else x
-        found = of(name, family, rows, level)
+        found = of(name, fitted, rows, level)
         assert_same_components(found, x, DIMS[k])
 
 
-def test_fusion_takes_each_members_own_directions(rows, family):
-    found = of("fusion", family, rows)
+def test_fusion_takes_each_members_own_directions(rows, fitted):
+    found = of("fusion", fitted, rows)
     assert torch.equal(found[:, :6], rows[0])
     assert_same_components(found[:, 6:9], rows[1], 3)
     assert_same_components(found[:, 9:], rows[2], 5)
 
 
-def test_random_directions_of_the_residual(rows, family):
-    found = of("random_residual", family, rows)
+def test_random_directions_of_the_residual(rows, fitted):
+    found = of("random_residual", fitted, rows)
     assert torch.equal(found[:, :6], rows[0])
     for k, columns in ((1, slice(6, 9)), (2, slice(9, 14))):
         before, h = found[:, : DIMS[k - 1]].numpy(), rows[k].numpy()
@@ -95,9 +96,9 @@ def test_random_directions_of_the_residual(rows, family):
         directions = np.linalg.lstsq(residual, found[:, columns].numpy(), rcond=None)[0]
         assert np.allclose(residual @ directions, found[:, columns].numpy(), atol=1e-8)
         assert np.allclose(directions.T @ directions, np.eye(directions.shape[1]), atol=1e-6)
-    again = Family(family.head, family.moments, None, seed=1)
-    assert not torch.allclose(of("random_residual", again, rows)[:, 6:], found[:, 6:])
-    assert torch.equal(of("random_residual", family, rows), found)
+    again = of("random_residual", fitted, rows, seed=1)
+    assert not torch.allclose(again[:, 6:], found[:, 6:])
+    assert torch.equal(of("random_residual", fitted, rows), found)
 
 
 @pytest.mark.parametrize("rule", ["marchenko_pastur", "heldout", 4])
@@ -106,8 +107,8 @@ def test_the_residual_is_that_of_the_heads_own_regression(rows, rule):
     moments = JointMoments(DIMS).update(rows)
     heldout = JointMoments(DIMS).update(family_rows(200, DIMS, 9))
     head = fit_chain(moments, names=NAMES, num_components=rule, heldout=heldout)
-    family = Family(head, moments, heldout)
-    [found] = build(["random_residual"], family)
+    fitted = fitted_on(head, moments, heldout)
+    [found] = build(["random_residual"], fitted)
     before, h = rows[0], rows[1]
     direct = affine_of(head)(torch.cat(rows, dim=1))
     # Of stage one: h_2 less its prediction, which a random orthonormal triple projects.
@@ -119,22 +120,22 @@ def test_the_residual_is_that_of_the_heads_own_regression(rows, rule):
     assert added.mean(dim=0).abs().max() < 1e-10
 
 
-def test_curves(family):
-    widths = curve_widths(family)
+def test_curves(fitted):
+    widths = curve_widths(fitted)
     assert set(DIMS) <= set(widths) and widths == sorted(widths) and widths[0] == 1
     for name in BUILDERS:
-        for found in build([name], family, [3, 11]):
+        for found in build([name], fitted, [3, 11]):
             assert max(found.widths) == found.map.width
             assert list(found.widths) == sorted(found.widths)
             assert set(found.widths) <= {3, 11, *DIMS, 15, 29}
-    [rd] = build(["rd"], family, [3, 11])
+    [rd] = build(["rd"], fitted, [3, 11])
     assert list(rd.widths) == [3, 6, 9, 11, 14]
 
 
-def test_bad_input(family):
+def test_bad_input(fitted):
     with pytest.raises(InputError, match="no representation 'x'; there are raw, rd"):
-        build(["x"], family)
+        build(["x"], fitted)
     with pytest.raises(InputError, match="widths are from 1 to 14"):
-        build(["rd"], family, [0, 3])
+        build(["rd"], fitted, [0, 3])
     with pytest.raises(InputError, match="the folder that one rd-fit wrote"):
-        Family(family.head.truncate("B"), family.moments, None)
+        Fitted(fitted.head.truncate("B"), fitted.state)

@@ -5,7 +5,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.assays.assay import read_assay
-from rd_lightning.evaluation.assays.folds import folds_of, splits
+from rd_lightning.evaluation.assays.splits import folds_of, splits
 from rd_lightning.evaluation.probes.ridge import ridge_path
 from rd_lightning.evaluation.representations.one_hot import one_hot
 from rd_lightning.evaluation.statistics.metrics import spearman

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from rd_lightning.data.tokenizer import esm_tokenizer
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.assays.assay import Assay
 from rd_lightning.evaluation.representations.variant_embedder import VariantEmbedder, pooled_columns
 from rd_lightning.families.backbone import load_backbones
+from rd_lightning.families.esm2 import esm_tokenizer
 
 from ...conftest import SEEDS, random_sequences, tiny_family
 

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from rd_lightning.data.fasta import read_records
-from rd_lightning.data.tokenizer import esm_tokenizer
 from rd_lightning.families import get_family, sample_fasta
-from rd_lightning.families.esm2 import encode
+from rd_lightning.families.esm2 import encode, esm_tokenizer
 
 
 @torch.no_grad()

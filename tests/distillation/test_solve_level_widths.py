@@ -1,4 +1,4 @@
-"""Levels of other widths than their members: what ``keep=`` equals, and where it goes through."""
+"""Levels of other widths than their members: what ``level_widths=`` equals, and where it holds."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from rd_lightning.embed import main as rd_embed
 from rd_lightning.errors import InputError
 from rd_lightning.families import Family, Member, register_family
 from rd_lightning.fit import main as rd_fit
-from rd_lightning.fitting.fitted import read_fit
+from rd_lightning.fitting.output import read_fit
 from rd_lightning.head.model_card import model_card
 from rd_lightning.head.report import FitReport
 from rd_lightning.merge import main as rd_merge
@@ -61,7 +61,7 @@ def two_pass(blocks, keep):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_equals_two_passes(dims, keep, seed):
     blocks = family_rows(3000, dims, seed, mean=3)
-    head = fit_chain(moments_of(blocks), keep=keep, dtype=torch.float64)
+    head = fit_chain(moments_of(blocks), level_widths=keep, dtype=torch.float64)
     assert (head.dims, head.member_dims) == (tuple(keep), tuple(dims))
     assert (head(blocks) - two_pass(blocks, keep)).abs().max() < 1e-9
 
@@ -69,7 +69,7 @@ def test_equals_two_passes(dims, keep, seed):
 @cases
 def test_prefixes_are_bit_identical(dims, keep):
     blocks = [b.float() for b in family_rows(1000, dims, 0, mean=2)]
-    head = fit_chain(moments_of(blocks), keep=keep)
+    head = fit_chain(moments_of(blocks), level_widths=keep)
     z = head([b.reshape(10, 100, -1) for b in blocks])
     assert z.shape == (10, 100, keep[-1])
     for k, (name, width) in enumerate(zip(head.names, keep, strict=True), start=1):
@@ -81,7 +81,7 @@ def test_prefixes_are_bit_identical(dims, keep):
 
 def test_the_members_own_widths_change_nothing():
     moments = moments_of(family_rows(1000, [9, 14, 22], 0))
-    plain, kept = fit_chain(moments), fit_chain(moments, keep=[9, 14, 22])
+    plain, kept = fit_chain(moments), fit_chain(moments, level_widths=[9, 14, 22])
     assert plain.digest() == kept.digest()
     assert (plain.report.keep, kept.report.keep) == (None, (9, 14, 22))
 
@@ -90,13 +90,13 @@ def test_a_narrower_last_level_is_a_prefix_of_the_full_one():
     blocks = family_rows(1000, [9, 14, 22], 0)
     moments = moments_of(blocks)
     full = fit_chain(moments, dtype=torch.float64)(blocks)
-    kept = fit_chain(moments, keep=[9, 14, 17], dtype=torch.float64)(blocks)
+    kept = fit_chain(moments, level_widths=[9, 14, 17], dtype=torch.float64)(blocks)
     assert (kept - full[:, :17]).abs().max() < 1e-12
 
 
 def test_what_the_first_level_keeps_of_its_member():
     blocks = family_rows(1000, [9, 14], 0)
-    head = fit_chain(moments_of(blocks), keep=[4, 9], dtype=torch.float64)
+    head = fit_chain(moments_of(blocks), level_widths=[4, 9], dtype=torch.float64)
     values = torch.linalg.eigvalsh(torch.cov(blocks[0].T)).flip(0)
     assert head.report.first_kept_variance == pytest.approx(values[:4].sum() / values.sum())
     assert head.report.level_variance[0] == pytest.approx(values[:4].sum())
@@ -107,7 +107,7 @@ def test_heldout_r2_of_components():
     """About the fit's means, of rows that the fit did not see."""
     blocks = family_rows(2500, [9, 14], 0, mean=2)
     fit, others = [b[:2000] for b in blocks], [b[2000:] + 0.05 for b in blocks]
-    options = {"keep": [4, 9], "regression": "ols", "dtype": torch.float64}
+    options = {"level_widths": [4, 9], "regression": "ols", "dtype": torch.float64}
     head = fit_chain(moments_of(fit), heldout=moments_of(others), **options)
     z = head([fit[0]])
     b = torch.linalg.lstsq(z, fit[1] - fit[1].mean(0)).solution
@@ -118,7 +118,7 @@ def test_heldout_r2_of_components():
 
 def test_saved_and_loaded(tmp_path):
     blocks = [b.float() for b in family_rows(1000, [12, 12], 0)]
-    head = fit_chain(moments_of(blocks), keep=[5, 12])
+    head = fit_chain(moments_of(blocks), level_widths=[5, 12])
     head.save_pretrained(tmp_path)
     loaded = RDHead.from_pretrained(tmp_path)
     assert torch.equal(loaded(blocks), head(blocks))
@@ -142,7 +142,7 @@ def test_a_head_written_before_there_was_keep(tmp_path):
 
 
 def test_the_report_of_a_level():
-    head = fit_chain(moments_of(family_rows(500, [9, 14, 22], 0)), keep=[5, 11, 22])
+    head = fit_chain(moments_of(family_rows(500, [9, 14, 22], 0)), level_widths=[5, 11, 22])
     part = head.truncate("2")
     assert part.report.keep == (5, 11)
     assert FitReport.from_dict(json.loads(json.dumps(part.report.to_dict()))) == part.report
@@ -161,7 +161,7 @@ def test_the_report_of_a_level():
 )
 def test_widths_that_cannot_be(dims, keep, words):
     with pytest.raises((InputError, TypeError), match=f"{words}|Type-check"):
-        fit_chain(moments_of(family_rows(100, dims, 0)), keep=keep)
+        fit_chain(moments_of(family_rows(100, dims, 0)), level_widths=keep)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_widths_that_cannot_be(dims, keep, words):
 )
 def test_fewer_residues_than_columns_of_a_member_or_a_level(dims, keep, words):
     with pytest.raises(InputError, match=words):
-        fit_chain(moments_of(family_rows(10, dims, 0)), keep=keep)
+        fit_chain(moments_of(family_rows(10, dims, 0)), level_widths=keep)
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,13 @@ def test_the_widths_that_the_message_offers_will_do(dims, offered):
     moments = moments_of(family_rows(100, dims, 0))
     with pytest.raises(InputError, match=rf"widths must grow.*keep=\[{offered}\]"):
         fit_chain(moments)
-    assert fit_chain(moments, keep=[int(d) for d in offered.split(",")]).width == dims[-1]
+    assert fit_chain(moments, level_widths=[int(d) for d in offered.split(",")]).width == dims[-1]
 
 
 def test_the_card_says_what_goes_in():
-    head = fit_chain(moments_of(family_rows(500, [12, 12], 0)), names=["S", "L"], keep=[5, 12])
+    head = fit_chain(
+        moments_of(family_rows(500, [12, 12], 0)), names=["S", "L"], level_widths=[5, 12]
+    )
     widths = head.member_dims
     card = model_card(head.names, head.dims, head.report, "org/name", member_dims=widths)
     assert "The first 5 columns are the leading principal components of the 12 of S;" in card

@@ -1,0 +1,80 @@
+"""The file of moments: one or several states of the same members, with their common shift."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from ..errors import InputError
+from ..runtime.files import read_tensors, write_tensors
+
+KIND = "moments"
+
+
+class MomentsFile(NamedTuple):
+    """What a file of moments holds; every state is flat, see
+    :attr:`rd_lightning.JointMoments.flat`."""
+
+    dims: tuple[int, ...]
+    precision: str
+    states: Float64[Tensor, "groups size"]
+    heldout: Float64[Tensor, " size"] | None
+    """Only of a fit."""
+    shift: Float64[Tensor, " D"] | None
+    """None where there are no rows yet."""
+    header: dict[str, Any]
+    """All metadata."""
+
+
+def write_moments(
+    path: str | os.PathLike,
+    *,
+    dims: Sequence[int],
+    precision: str,
+    states: Sequence[Float64[Tensor, " size"]],
+    num_rows: Sequence[int],
+    shift: Float64[Tensor, " D"] | None,
+    heldout: Float64[Tensor, " size"] | None = None,
+    header: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a safetensors file, whole or not at all (the old one stays until then): ``states``
+    (G, D^2 + D + 1), ``shift`` (D,) and ``heldout`` (D^2 + D + 1,), float64."""
+    tensors = {"states": torch.stack(list(states))}
+    tensors |= {} if heldout is None else {"heldout": heldout}
+    tensors |= {} if shift is None else {"shift": shift}
+    about = {"kind": KIND, "dims": list(dims), "precision": precision, "num_rows": list(num_rows)}
+    write_tensors(path, tensors, {**about, **(header or {})})
+
+
+def read_moments(path: str | os.PathLike, device: str | torch.device = "cpu") -> MomentsFile:
+    """Read what :func:`write_moments` wrote, bit for bit.
+
+    Raises:
+        InputError: the file is missing, damaged, of another kind, or a tensor is not float64 of the
+            right shape.
+    """
+    tensors, header = read_tensors(path, KIND, device)
+    try:
+        found = MomentsFile(
+            tuple(header["dims"]),
+            header["precision"],
+            tensors["states"],
+            tensors.get("heldout"),
+            tensors.get("shift"),
+            header,
+        )
+    except KeyError as error:
+        raise InputError(f"{path}: not moments ({error} is missing)") from error
+    width = sum(found.dims)
+    size = width**2 + width + 1
+    shapes = {"states": (len(found.states), size), "heldout": (size,), "shift": (width,)}
+    for name, shape in shapes.items():
+        tensor = getattr(found, name)
+        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != torch.float64):
+            raise InputError(f"{path}: {name} is not float64 of shape {shape}")
+    return found

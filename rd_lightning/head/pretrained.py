@@ -1,0 +1,79 @@
+"""The two files of a head: ``head.safetensors`` and ``config.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..runtime.files import read_tensors, write_json, write_tensors
+from .report import FitReport
+
+TENSORS_FILE, CONFIG_FILE = "head.safetensors", "config.json"
+KIND = "head"
+
+
+class Pretrained(NamedTuple):
+    """What a head's files hold."""
+
+    names: list[str]
+    dims: list[int]
+    """Widths of the levels."""
+    member_dims: list[int]
+    tensors: dict[str, Tensor]
+    """By name of the head's buffers."""
+    report: FitReport
+
+
+def write_pretrained(
+    folder: str | os.PathLike,
+    names: Sequence[str],
+    dims: Sequence[int],
+    member_dims: Sequence[int],
+    tensors: Mapping[str, Tensor],
+    report: FitReport,
+) -> None:
+    """Write both files, each whole or not at all."""
+    write_tensors(Path(folder) / TENSORS_FILE, tensors, {"kind": KIND})
+    config: dict[str, Any] = {
+        "kind": KIND,
+        "names": list(names),
+        "dims": list(dims),
+        "member_dims": list(member_dims),
+        "report": report.to_dict(),
+    }
+    write_json(Path(folder) / CONFIG_FILE, config)
+
+
+def read_pretrained(folder: Path) -> Pretrained:
+    """Read both files, bit for bit.
+
+    Raises:
+        InputError: a file is missing, damaged, of another kind or lacks an entry.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    tensors, _ = read_tensors(folder / TENSORS_FILE, KIND)
+    try:
+        dims = config["dims"]
+        members = config.get("member_dims", dims)  # absent in files of before there was keep=
+        report = FitReport.from_dict(config["report"])
+        return Pretrained(config["names"], dims, members, tensors, report)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder}: the files do not fit each other ({error})") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a head is a folder with {CONFIG_FILE}")
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict) or config.get("kind") != KIND:
+        raise InputError(f"{path}: not the configuration of an RDHead")
+    return config
