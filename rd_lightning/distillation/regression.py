@@ -48,7 +48,7 @@ def ols(fit: SecondMoments) -> Solution:
     return Solution(coefficients, len(values), None, values)
 
 
-def ridge(fit: SecondMoments, penalty: float) -> Solution:
+def ridge_regression(fit: SecondMoments, penalty: float) -> Solution:
     """(S_zz + penalty I)^-1 S_zy; ``penalty = alpha / (n - 1)`` for covariances equals
     scikit-learn's ``Ridge(alpha)``."""
     values, vectors = eigh_descending(fit.zz)
@@ -99,11 +99,8 @@ def regress(
         return pcr(fit, num_rows, num_components, heldout)
     if regression == "ridge":
         assert ridge is not None
-        return _ridge(fit, ridge / (num_rows - 1))
+        return ridge_regression(fit, ridge / (num_rows - 1))
     return ols(fit)
-
-
-_ridge = ridge  # the argument of that name hides the function
 
 
 def check_rule(rule: object, num_inputs: int | None = None) -> None:

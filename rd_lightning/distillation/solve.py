@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from .moments import JointMoments
 from .regression import (
     ComponentRule,
     Regression,
-    SecondMoments,
     Solution,
     regress,
     residual_moments,
@@ -104,11 +103,22 @@ def fit_chain(
         )
         residual = residual_moments(fit, solution.coefficients)
         rank = widths[k] - widths[k - 1]
-        values, vectors, used = _top(residual, rank, solver)
+        directions = _top(residual, rank, solver)
         stages.append(
-            _stage(names, k, fit, solution, residual, values, rank, used)
-            | {"r2_heldout": chain.heldout_r2(k, solution.coefficients)}
+            StageReport(
+                source=names[k - 1],
+                target=names[k],
+                **_regression_figures(solution),
+                r2_fit=1 - (residual.trace() / fit.yy.trace()).item(),
+                r2_heldout=chain.heldout_r2(k, solution.coefficients),
+                rank=rank,
+                residual_variance=residual.trace().item(),
+                kept_variance=(directions.values[:rank].sum() / residual.trace()).item(),
+                solver=directions.solver,
+                residual_spectrum=tuple(directions.values.tolist()),
+            )
         )
+        values, vectors = directions.values, directions.vectors
         chain.extend(k, solution.coefficients, vectors[:, :rank], values[:rank])
     report = FitReport(
         regression=regression,
@@ -116,7 +126,7 @@ def fit_chain(
         ridge=ridge,
         num_residues=num_rows,
         num_heldout_residues=num_heldout,
-        stages=tuple(StageReport(**stage) for stage in stages),
+        stages=tuple(stages),
         level_variance=tuple(chain.level_variance),
         context=dict(context or {}),
         keep=None if level_widths is None else widths,
@@ -126,41 +136,32 @@ def fit_chain(
     return RDHead(names, widths, blocks, report, member_dims=moments.dims)
 
 
-def _top(matrix: Tensor, rank: int, solver: Solver) -> tuple[Tensor, Tensor, str]:
+class _Directions(NamedTuple):
+    """Leading eigenpairs of a residual covariance, descending; all of them by the exact solver."""
+
+    values: Tensor
+    vectors: Tensor
+    solver: str
+
+
+def _top(matrix: Tensor, rank: int, solver: Solver) -> _Directions:
     width = matrix.shape[0]
     if solver == "auto":
         narrow = width >= RANDOMIZED_FROM_WIDTH and rank < RANDOMIZED_BELOW_SHARE * width
         solver = "randomized" if narrow else "exact"
     if solver == "exact":
-        return *eigh_descending(matrix), solver
-    return *randomized_eigh(matrix, rank), solver
+        return _Directions(*eigh_descending(matrix), solver)
+    return _Directions(*randomized_eigh(matrix, rank), solver)
 
 
-def _stage(
-    names: Sequence[str],
-    k: int,
-    fit: SecondMoments,
-    solution: Solution,
-    residual: Tensor,
-    values: Tensor,
-    rank: int,
-    solver: str,
-) -> dict[str, Any]:
-    m, total = solution.num_components, residual.trace()
-    edge, inputs = solution.edge, solution.values
-    dropped = inputs[m].item() if m < len(inputs) else None
+def _regression_figures(solution: Solution) -> dict[str, Any]:
+    """Components used, and how near the last kept and the first dropped are to the threshold."""
+    m, edge, values = solution.num_components, solution.edge, solution.values
+    dropped = values[m].item() if m < len(values) else None
     return {
-        "source": names[k - 1],
-        "target": names[k],
-        "num_inputs": len(inputs),
+        "num_inputs": len(values),
         "num_components": m,
         "edge": edge,
-        "last_kept_over_edge": None if edge is None else inputs[m - 1].item() / edge,
+        "last_kept_over_edge": None if edge is None else values[m - 1].item() / edge,
         "first_dropped_over_edge": None if edge is None or dropped is None else dropped / edge,
-        "r2_fit": 1 - (total / fit.yy.trace()).item(),
-        "rank": rank,
-        "residual_variance": total.item(),
-        "kept_variance": (values[:rank].sum() / total).item(),
-        "solver": solver,
-        "residual_spectrum": tuple(values.tolist()),
     }

@@ -9,23 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..data.windows import Window
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.family import Family, get_family, members_of
+from ..families.forward import WindowTooLarge
 from ..head.head import RDHead, reach
 from ..head.hub import PushToHub
 from ..head.report import family_of
-from .in_memory import ListedSequences
-from .parallel import stream_tokens, streamed
-from .plan import EmbedPlan, EmbedSettings
+from .in_memory import ListedSequences, embed_listed
+from .parallel import stream_tokens
+from .plan import EmbedSettings
 from .pooling import Pooling, check_poolings, embed_batch
-from .sequence_batch import SequenceBatch, make_sequence_batch
+from .sequence_batch import SequenceBatch
 
 if TYPE_CHECKING:
     from esm.data import Alphabet, BatchConverter
@@ -206,22 +205,12 @@ class NestedModel(PushToHub, nn.Module):
         settings = EmbedSettings(
             tokens_per_batch or stream_tokens(self.device.type), max_residues, long, overlap
         )
-        plan = EmbedPlan(np.array([len(s) for s in listed.kinds], np.int32), settings)
-        tokenizer = self.family.tokenizer()
-        rows: dict[Pooling, dict[int, Tensor]] = {p: {} for p in poolings}
-        batches = (
-            make_sequence_batch(listed, number, plan=plan, tokenizer=tokenizer)
-            for number in range(len(plan))
-        )
 
         def run(batch: SequenceBatch) -> dict[Pooling, Tensor]:
             return self._embed(batch, poolings, num_members, columns, listed.id, max_residues)
 
-        for batch, vectors in streamed(run, batches, len(plan), self.device.type):
-            for p in poolings:
-                parts = vectors[p].cpu()
-                sizes = batch.lengths if p == "residue" else [1] * len(batch.sequences)
-                rows[p].update(zip(batch.sequences, parts.split(sizes), strict=True))
+        tokenizer, device_type = self.family.tokenizer(), self.device.type
+        rows = embed_listed(run, listed, settings, tokenizer, device_type)
         by_pooling: dict[str, Any] = {}
         for p in poolings:
             found = [rows[p][kind] for kind in listed.of.tolist()]
@@ -266,22 +255,21 @@ class NestedModel(PushToHub, nn.Module):
             piece.tokens, piece.rows = piece.tokens.to(device), piece.rows.to(device)
         first = 0 if known is None else known.num_members
 
-        def names(windows: list[Window]) -> str:
-            return ", ".join(dict.fromkeys(name(index) for index, _, _ in windows[:10]))
-
         def count(pieces: int) -> None:
             self.num_pieces += pieces > 0
 
-        vectors = embed_batch(
-            list(self.backbones.values())[first:num_members],
-            self.head,
-            batch,
-            poolings,
-            max_residues=max_residues,
-            name=names,
-            known=None if known is None else known.vectors(batch, device),
-            on_piece=count,
-        )
+        try:
+            vectors = embed_batch(
+                list(self.backbones.values())[first:num_members],
+                self.head,
+                batch,
+                poolings,
+                max_residues=max_residues,
+                known=None if known is None else known.vectors(batch, device),
+                on_piece=count,
+            )
+        except WindowTooLarge as error:
+            raise error.named(name(error.windows[0][0])) from error
         return {pooling: rows[:, :columns] for pooling, rows in vectors.items()}
 
     def _reach(self, level: str | None, width: int | None) -> tuple[int, int]:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..data.batch import Batch
-from ..data.windows import Window
 from ..errors import InputError, check_choice
 from ..families.forward import run_in_pieces
 from ..head.head import RDHead
@@ -43,7 +43,6 @@ def embed_batch(
     poolings: Sequence[Pooling],
     *,
     max_residues: int,
-    name: Callable[[list[Window]], str],
     known: dict[Pooling, Tensor] | None = None,
     on_piece: Callable[[int], None] = lambda pieces: None,
 ) -> dict[Pooling, Tensor]:
@@ -65,7 +64,6 @@ def embed_batch(
             lambda piece: [_pool(b, batch, piece, poolings) for b in backbones],
             planned,
             max_residues=max_residues,
-            name=name,
         )
         for number, (piece, by_member) in enumerate(pooled):
             on_piece(number)
@@ -83,6 +81,14 @@ def embed_batch(
         return {p: head([total[p] for total in sums]) for p in poolings}
 
 
+def weighted_means(
+    embeddings: Float[Tensor, "windows tokens d"], weights: Float[Tensor, "windows tokens"]
+) -> Float[Tensor, "windows d"]:
+    """Sums of each window's tokens by weight, in true float32."""
+    with true_float32(embeddings.device.type):
+        return torch.bmm(weights[:, None], embeddings).squeeze(1)
+
+
 def _pool(
     backbone: nn.Module, batch: SequenceBatch, piece: Batch, poolings: Sequence[Pooling]
 ) -> dict[Pooling, Tensor]:
@@ -91,8 +97,7 @@ def _pool(
     pooled: dict[Pooling, Tensor] = {}
     if "mean" in poolings:
         weights = batch.mean_weights(piece).to(embeddings.device, non_blocking=True)
-        with true_float32(embeddings.device.type):
-            pooled["mean"] = torch.bmm(weights[:, None], embeddings).squeeze(1)
+        pooled["mean"] = weighted_means(embeddings, weights)
     if "bos" in poolings:
         pooled["bos"] = embeddings[:, 0].clone()  # not a view: it would hold all the tokens
     if "residue" in poolings:

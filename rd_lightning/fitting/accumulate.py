@@ -15,7 +15,7 @@ from ..data.windows import Window
 from ..distillation.kernels import batch_mean, finite_rows
 from ..distillation.moments import JointMoments
 from ..errors import InputError
-from ..families.forward import embed_in_pieces
+from ..families.forward import WindowTooLarge, embed_in_pieces
 
 # Batches between two checks: each check makes the host wait for a GPU.
 CHECK_EVERY = 64
@@ -103,8 +103,17 @@ class Accumulator:
 
         Raises:
             InputError: an embedding is not finite and may not be skipped, or one window is too
-                large for the device; it is named.
+                large for the device; the record is named.
         """
+        try:
+            self._add(batch, moments)
+        except WindowTooLarge as error:
+            raise error.named(self.name(error.windows)) from error
+        self.num_residues.update(batch.num_residues)
+        if self._finite.due:
+            self.check()
+
+    def _add(self, batch: Batch, moments: JointMoments) -> None:
         for number, (piece, blocks) in enumerate(self._embed(batch)):
             finite = finite_rows(blocks)
             rows = blocks if self.transform is None else self.transform(blocks)
@@ -112,9 +121,6 @@ class Accumulator:
             self._finite.add(piece.windows, finite)
             if number:
                 self.num_pieces.update(1)
-        self.num_residues.update(batch.num_residues)
-        if self._finite.due:
-            self.check()
 
     def mean(self, batch: Batch) -> Float64[Tensor, " D"]:
         """Mean of the finite rows of a batch, for a shift that all processes share."""
@@ -134,9 +140,7 @@ class Accumulator:
             )
 
     def _embed(self, batch: Batch):
-        return embed_in_pieces(
-            self.backbones, batch, max_residues=self.max_residues, name=self.name
-        )
+        return embed_in_pieces(self.backbones, batch, max_residues=self.max_residues)
 
 
 def _counter() -> SumMetric:

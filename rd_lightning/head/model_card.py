@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..display.markdown import table
 from .report import FitReport, StageReport
 
 _PAPER = "https://arxiv.org/abs/2603.07710"
@@ -51,12 +51,15 @@ def model_card(
 
 
 def _front_matter(family: str | None) -> str:
-    tags = [*_TAGS, *([family] if family else [])]
-    fields = {"library_name": "rd_lightning", "license": "mit"}
-    lines = [f"{key}: {value}" for key, value in fields.items()]
-    # A JSON string is a YAML string, whatever stands in it.
-    lines += ["pipeline_tag: feature-extraction", "tags:", *(f"- {json.dumps(t)}" for t in tags)]
-    return "\n".join(["---", *lines, "---"])
+    from huggingface_hub import ModelCardData  # takes half a second to import
+
+    data = ModelCardData(
+        library_name="rd_lightning",
+        license="mit",
+        pipeline_tag="feature-extraction",
+        tags=[*_TAGS, *([family] if family else [])],
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _introduction(
@@ -115,8 +118,8 @@ def _levels(names: Sequence[str], dims: Sequence[int], report: FitReport) -> str
     heading = (
         "level", "columns", "of them new", "components", "R² fit", "R² held-out", "residual kept"
     )  # fmt: skip
-    return _table(heading, rows) + (
-        "\n\n*Components*: principal components of the level before on which a model is regressed, "
+    return "\n".join(table(heading, rows)) + (
+        "\n*Components*: principal components of the level before on which a model is regressed, "
         "of all there are. *R²*: share of the model's variance that the regression explains, on "
         "the residues of the fit and on held-out ones. *Residual kept*: share of the variance of "
         "what is left that the new columns hold."
@@ -151,7 +154,8 @@ def _fit(names: Sequence[str], family: str | None, report: FitReport) -> str:
         ("digests of the weights", _listed(f"{n} `{weights[n]}`" for n in names if n in weights)),
         ("software", _listed(f"{name} {version}" for name, version in versions.items())),
     ]
-    return _table(("what", "how"), [(name, str(value or _UNKNOWN)) for name, value in facts])
+    rows = [(name, str(value or _UNKNOWN)) for name, value in facts]
+    return "\n".join(table(("what", "how"), rows, left=2)).rstrip()
 
 
 def _held_out(report: FitReport) -> str:
@@ -184,9 +188,3 @@ def _python(*lines: str) -> str:
 
 def _listed(values: Iterable[Any]) -> str:
     return ", ".join(map(str, values))
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    cells = [heading, ["---"] * len(heading), *rows]
-    escaped = [[" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)

@@ -10,7 +10,7 @@ from rd_lightning.distillation.regression import (
     ols,
     pcr,
     residual_moments,
-    ridge,
+    ridge_regression,
 )
 from rd_lightning.errors import InputError
 
@@ -53,7 +53,7 @@ def test_collinear_inputs_give_the_shortest_solution():
 def test_ridge_equals_scikit_learns(seed, alpha):
     z, y = centred(seed)
     expected = Ridge(alpha=alpha, fit_intercept=False).fit(z.numpy(), y.numpy()).coef_.T
-    solution = ridge(second_moments(z, y), alpha / (len(z) - 1))
+    solution = ridge_regression(second_moments(z, y), alpha / (len(z) - 1))
     assert np.allclose(solution.coefficients, expected, atol=1e-10)
 
 

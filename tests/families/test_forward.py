@@ -49,7 +49,7 @@ def test_pieces_give_the_same_embeddings(fasta, family, room, caplog):
     whole = residue_embeddings(backbones, batch.tokens, batch.rows, padded=batch.padded)
     tried = room(130)
     with caplog.at_level(logging.WARNING):
-        pieces = list(embed_in_pieces(backbones, batch, max_residues=1022, name=str))
+        pieces = list(embed_in_pieces(backbones, batch, max_residues=1022))
     assert max(tried) == batch.tokens.numel()
     assert [w for piece, _ in pieces for w in piece.windows] == batch.windows
     for k, expected in enumerate(whole):
@@ -61,7 +61,7 @@ def test_a_long_sequence_run_whole_is_cut_into_windows(fasta, family, room):
     batch = some_batch(fasta, ["ACDEFGHIKL" * 10])
     backbones = load_backbones(family, family.members)
     room(40)
-    pieces = list(embed_in_pieces(backbones, batch, max_residues=30, name=str))
+    pieces = list(embed_in_pieces(backbones, batch, max_residues=30))
     assert [piece.windows[0] for piece, _ in pieces] == [
         (0, 0, 25), (0, 25, 25), (0, 50, 25), (0, 75, 25),
     ]  # fmt: skip

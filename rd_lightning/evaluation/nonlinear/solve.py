@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...distillation.linalg import eigh_descending
 from ...distillation.moments import JointMoments
-from ...distillation.regression import SecondMoments, pcr, residual_moments, ridge
+from ...distillation.regression import SecondMoments, pcr, residual_moments, ridge_regression
 from ...errors import InputError
 from ...head.head import RDHead
 from ..representations.affine import AffineMap
@@ -162,7 +162,7 @@ class Standardised(NamedTuple):
         factor = inverse_deviation(self.fit.zz.diagonal())
         fit = _scaled(self.fit, factor)
         if self.heldout is None:
-            solution = ridge(fit, PENALTY)
+            solution = ridge_regression(fit, PENALTY)
         else:
             solution = pcr(fit, num_rows, "heldout", _scaled(self.heldout, factor))
         return factor[:, None] * solution.coefficients

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 
 from ...data.batch import Batch
 from ...data.tokenizer import Tokenizer
-from ...data.windows import Window
-from ...embedding.in_memory import ListedSequences
-from ...embedding.parallel import streamed
-from ...embedding.plan import EmbedPlan, EmbedSettings
-from ...embedding.sequence_batch import SequenceBatch, make_sequence_batch
+from ...embedding.in_memory import ListedSequences, embed_listed
+from ...embedding.plan import EmbedSettings
+from ...embedding.pooling import weighted_means
+from ...embedding.sequence_batch import SequenceBatch
 from ...errors import InputError
 from ...families.forward import run_in_pieces
 from ...runtime.files import read_tensors, write_tensors
-from ...runtime.precision import first_nonfinite_row, true_float32
+from ...runtime.precision import first_nonfinite_row
 from ...runtime.provenance import digest_of
 from ..assays.assay import Assay
 
@@ -98,28 +97,20 @@ class VariantEmbedder:
 
     def _computed(self, assay: Assay, on_batch: Callable[[int], None]) -> dict[str, Tensor]:
         listed = ListedSequences(assay.sequences)
-        plan = EmbedPlan(np.array([len(s) for s in listed.kinds], np.int32), self.settings)
         rows_of = {int(kind): row for row, kind in reversed(list(enumerate(listed.of)))}
         positions = None
         if assay.positions is not None:
             positions = [assay.positions[rows_of[kind]] for kind in range(len(listed))]
         device = next(self.backbones.parameters()).device
-        batches = (
-            make_sequence_batch(listed, number, plan=plan, tokenizer=self.tokenizer)
-            for number in range(len(plan))
-        )
 
         def run(batch: SequenceBatch) -> dict[str, Tensor]:
             return self._pooled(batch, positions, device)
 
-        pooled: dict[str, Tensor] = {}
-        for batch, vectors in streamed(run, batches, len(plan), device.type):
-            for pooling, rows in vectors.items():
-                if pooling not in pooled:
-                    pooled[pooling] = torch.empty(len(listed), rows.shape[1])
-                pooled[pooling][batch.sequences] = rows.cpu()
-            on_batch(batch.num_residues)
-        return {pooling: rows[listed.of.astype(np.int64)] for pooling, rows in pooled.items()}
+        found = embed_listed(
+            run, listed, self.settings, self.tokenizer, device.type, on_batch=on_batch
+        )
+        rows = torch.from_numpy(listed.of.astype(np.int64))
+        return {pooling: torch.cat(parts)[rows] for pooling, parts in found.items()}
 
     @torch.no_grad()
     def _pooled(
@@ -131,14 +122,11 @@ class VariantEmbedder:
         def pool(piece: Batch) -> dict[str, Tensor]:
             return self._pooled_piece(batch, piece, positions)
 
-        def name(windows: list[Window]) -> str:
-            return f"{len(windows)} variants"
-
         found: dict[str, list[Tensor]] = {}
         for planned in batch.pieces:
             planned.tokens = planned.tokens.to(device)
             limit = self.settings.max_residues
-            for _, vectors in run_in_pieces(pool, planned, max_residues=limit, name=name):
+            for _, vectors in run_in_pieces(pool, planned, max_residues=limit):
                 for pooling, rows in vectors.items():
                     found.setdefault(pooling, []).append(rows)
         return {pooling: torch.cat(parts) for pooling, parts in found.items()}
@@ -154,11 +142,9 @@ class VariantEmbedder:
         if positions is not None:
             weights["mutated"] = _mutated_weights(piece, weights["mean"], positions)
         found = {}
-        device = piece.tokens.device
         for pooling, weight in weights.items():
-            with true_float32(device.type):
-                parts = [torch.bmm(weight.to(device)[:, None], b).squeeze(1) for b in blocks]
-            found[pooling] = torch.cat(parts, dim=1)
+            on_device = weight.to(piece.tokens.device)
+            found[pooling] = torch.cat([weighted_means(b, on_device) for b in blocks], dim=1)
         return found
 
 
