@@ -85,7 +85,7 @@ def test_a_part_given_twice_is_refused(folder):
 def test_the_whole_and_a_part_overlap(folder):
     status, said = merge(folder, "whole/moments.safetensors", "1/moments.safetensors", "out=more")
     assert status == 1
-    assert "planned otherwise (part 1 of 1); residues would count twice" in said
+    assert "with another plan (part 1 of 1); residues would count twice" in said
 
 
 def test_bad_input(folder):

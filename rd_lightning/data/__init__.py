@@ -1,1 +1,1 @@
-"""Sequences: read, checked, stored, cut into windows, put into batches, dealt to processes."""
+"""Sequences: read, checked, stored, cut into windows, put into batches, divided among processes."""

@@ -113,11 +113,11 @@ class _Scan:
         listed = "; ".join(self.problems)
         raise InputError(
             f"{self.summary.path}: {first} unusable record(s): {listed}. "
-            "Mend them, or pass on_invalid=skip (rd-fit: data.on_invalid=skip)"
+            "Fix them, or pass on_invalid=skip (rd-fit: data.on_invalid=skip)"
         )
 
     def _drop_duplicate_ids(self) -> None:
-        """Later records of an id that stands in the file already; rare, so a second pass finds
+        """Later records of a duplicate id; rare, so a second pass finds
         them and nothing is kept in the first but 8 bytes an id."""
         digests = np.frombuffer(self.id_digests, np.uint64)
         ordered = np.sort(digests)
@@ -146,7 +146,7 @@ class _Scan:
             for record in read_records(self.path):
                 if record.number in duplicate_of:
                     first = duplicate_of[record.number]
-                    self._reject(record, f"the id stands at record {first} already", skipped)
+                    self._reject(record, f"duplicate id, of record {first}", skipped)
         entries[~drop].tofile(self.folder / "entries")
 
     def _finish(self) -> None:

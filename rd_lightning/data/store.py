@@ -52,7 +52,7 @@ class ScanSummary:
     num_j_as_x: int = 0
     """Residues, not records."""
     num_duplicate_sequences: int = 0
-    """Sequences that stand in the file already; each is counted as often as it stands."""
+    """Copies of an earlier sequence; each is counted as often as it occurs."""
     num_skipped: int = 0
     digest: str = ""
     """SHA-256 of the usable sequences in order, each followed by a line feed."""

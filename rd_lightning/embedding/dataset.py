@@ -21,7 +21,7 @@ from .sequence_batch import make_sequence_batch
 
 
 class EmbedData:
-    """Distinct sequences of a FASTA file, dealt to the processes; those that are done are left out.
+    """Distinct sequences of a FASTA file, divided among the processes; those that are done are left out.
 
     Args:
         fasta: plain or compressed.
@@ -99,7 +99,7 @@ class EmbedData:
         return Shard(len(self.todo), rank=self.rank, world_size=self.world_size)
 
     def embedded(self, record: int) -> bool:
-        """Whether a usable record is embedded: all but the long ones under long=skip."""
+        """Whether a usable record is embedded: all but the long sequences under long=skip."""
         return self.settings.long != "skip" or not self.plan.long[self.unique.of[record]]
 
     def name(self, index: int) -> str:

@@ -15,7 +15,7 @@ _BYTES_PER_RECORD = {"hdf5": 2000, "pt": 4096, "parquet": 200, "npy": 100}
 
 
 def disk_needed(data: EmbedData, description: Description, format: str) -> int:
-    """Bytes of the vectors while the run goes on, and of the file made of them at its end."""
+    """Bytes of the vectors during the run, and of the file made of them at its end."""
     vectors = num_bytes(
         description.lengths, description.width, description.dtype, description.poolings
     )
@@ -44,7 +44,7 @@ def check_disk(out: Path, needed: int, there: int) -> int:
 
 
 def data_facts(data: EmbedData) -> list[tuple[str, str]]:
-    """Sequences, residues, long ones, batches."""
+    """Sequences, residues, long sequences, batches."""
     scan, plan = data.store.summary, data.plan
     kinds = len(data.unique.first)
     return [

@@ -1,4 +1,4 @@
-"""Vectors on disk while a run goes on: each in its place, and which of them are there."""
+"""Vectors on disk during a run: each in its place, and which of them are there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Spool:
     """A folder with one flat file a pooling, in which every sequence has its place.
 
     Several processes write to it at once (no place is written by two), and a run that was killed
-    leaves it so that the next goes on: a sequence counts as done when its number is in a process's
+    leaves it so that the next resumes: a sequence counts as done when its number is in a process's
     log, which is appended to after its vectors. Data are made durable before the log is, every few
     seconds, so that a power cut costs those seconds.
 

@@ -36,7 +36,7 @@ class FitCheckpoint(Callback):
 
     The file holds the global moments and how many global batches are in them, so a later run
     resumes with any number of processes. It is replaced only by a whole new one. When a save fails
-    (a full disk), the run goes on and the old file stays.
+    (a full disk), the run continues and the old file stays.
 
     Raises:
         Terminated: after saving, when the process got SIGTERM.

@@ -184,7 +184,7 @@ class RDModule(L.LightningModule):
         }
 
     def _resume(self, state: FitState, data: FastaDataModule) -> None:
-        """Go on from a checkpoint: its moments on the first process, its shift on all."""
+        """Resume from a checkpoint: its moments on the first process, its shift on all."""
         check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
         if self.global_rank == 0:
             self.state = state.to(self.device)

@@ -154,7 +154,7 @@ class FitState:
             {**other.identity, "dims": other.dims, "num_groups": len(other.groups)},
         )
         if differing:
-            return f"does not go with the others: {'; '.join(differing)}"
+            return f"is incompatible with the others: {'; '.join(differing)}"
         if unusable := self.unusable() or other.unusable():
             return unusable
         for theirs in other.parts:
@@ -165,7 +165,7 @@ class FitState:
                     return f"part {theirs.index} of {theirs.of} of these sequences is in already"
                 if mine.plan != theirs.plan or mine.of != theirs.of:
                     return (
-                        "the same sequences are in already, planned otherwise (part "
+                        "the same sequences are in already, with another plan (part "
                         f"{mine.index} of {mine.of}); residues would count twice"
                     )
         return None

@@ -44,7 +44,7 @@ def local_folder(
         token: for a private or gated repository; by default that of ``hf auth login``.
         cache_dir: in place of huggingface_hub's cache.
         force_download: even where the cache has the files.
-        local_files_only: only look into the cache.
+        local_files_only: read the cache only.
 
     Raises:
         InputError: no folder and no repository of that name, no such revision, a file is not in

@@ -55,7 +55,7 @@ def test_unusable_records_are_listed(fasta):
         "record 2 (b, line 3): not an amino acid: '1' at position 3",
         "record 4 (d, line 7): the sequence is empty",
         "record 7 (f, line 13): gap '-' at position 2",
-        "record 5 (a, line 9): the id stands at record 1 already",
+        "record 5 (a, line 9): duplicate id, of record 1",
         "on_invalid=skip",
     ):
         assert part in message

@@ -56,7 +56,7 @@ def test_skipped_records_are_listed_in_the_output(tmp_path, fasta):
         "odd/../id",
         "not an amino acid: '1' at position 3",
     ]
-    assert rows[2].split("\t") == ["202", "403", "s3", "the id stands at record 4 already"]
+    assert rows[2].split("\t") == ["202", "403", "s3", "duplicate id, of record 4"]
 
 
 def test_operations_are_those_of_the_layers(fasta):

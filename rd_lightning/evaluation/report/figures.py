@@ -31,21 +31,21 @@ MOST_NAMED = 10
 """Assays that get a colour and a name each; more are drawn faintly around their mean."""
 
 
-class Look(NamedTuple):
+class Style(NamedTuple):
     """How a representation is called and drawn."""
 
     label: str
-    style: dict[str, Any]
+    options: dict[str, Any]
 
 
-def _thin(label: str, color: str, ls: str = "-", marker: str = ".") -> Look:
-    return Look(label, {"color": color, "ls": ls, "lw": 1.1, "marker": marker, "ms": 4.5})
+def _thin(label: str, color: str, ls: str = "-", marker: str = ".") -> Style:
+    return Style(label, {"color": color, "ls": ls, "lw": 1.1, "marker": marker, "ms": 4.5})
 
 
-LOOKS = {
-    "rd": Look("rd", {"color": BLUE, "lw": 3.2, "marker": "o", "ms": 7, "zorder": 4}),
+STYLES = {
+    "rd": Style("rd", {"color": BLUE, "lw": 3.2, "marker": "o", "ms": 7, "zorder": 4}),
     "rd_nonlinear": _thin("rd, nonlinear", "#5aa9dd", "-", "D"),
-    "raw": Look("raw", {"color": "black", "ls": "--", "lw": 1.6, "marker": "o", "zorder": 3}),
+    "raw": Style("raw", {"color": "black", "ls": "--", "lw": 1.6, "marker": "o", "zorder": 3}),
     "raw_concat": _thin("raw, concatenated", "#8a7aa8", "-.", "s"),
     "fusion": _thin("fusion", "#b0687c", "-.", "^"),
     "pca": _thin("PCA", "#a08060"),
@@ -53,7 +53,7 @@ LOOKS = {
     "pca_chained": _thin("PCA, chained", "#6f9a6f"),
     "pca_chained_std": _thin("PCA, chained, standardised", "#6f9a6f", ":"),
     "random_residual": _thin("random residual", GREY, "-", "x"),
-    "one_hot": Look("one-hot", {"color": "0.35", "ls": (0, (1, 2)), "lw": 1.4, "zorder": 1}),
+    "one_hot": Style("one-hot", {"color": "0.35", "ls": (0, (1, 2)), "lw": 1.4, "zorder": 1}),
 }
 
 
@@ -102,14 +102,14 @@ def _width_figure(results: pd.DataFrame, metric: str) -> Figure:
     ticks = _with_halves(widths, min(rows["width"].tolist()))
     for scheme, axes in panels.items():
         part = rows.loc[rows["scheme"] == scheme]
-        for name, look in _looks(part["representation"].unique()):
+        for name, style in _styles(part["representation"].unique()):
             means = part.loc[part["representation"] == name].groupby("width")["value"].mean()
             if name == "one_hot":
-                axes.axhline(means.mean(), label=look.label, **look.style)
+                axes.axhline(means.mean(), label=style.label, **style.options)
                 continue
             marked = np.flatnonzero(means.index.isin(widths)).tolist() if name == "rd" else None
             axes.plot(
-                means.index, means.to_numpy(), label=look.label, markevery=marked, **look.style
+                means.index, means.to_numpy(), label=style.label, markevery=marked, **style.options
             )
         axes.set(xscale="log", xlabel="columns")
         axes.minorticks_off()
@@ -144,7 +144,7 @@ def _draw_named(axes: Axes, values: Mapping[str, pd.DataFrame], names: Mapping[s
     """A colour an assay (column), named once; a dash a representation."""
     for name, table in values.items():
         ls, marker = ("-", "o") if name == "rd" else ("--", ".")
-        axes.plot([], [], color="black", ls=ls, label=LOOKS[name].label)
+        axes.plot([], [], color="black", ls=ls, label=STYLES[name].label)
         for i, (assay, short) in enumerate(names.items()):
             label = short if name == list(values)[-1] else None
             style = {"color": f"C{i}", "ls": ls, "marker": marker, "lw": 1.3, "ms": 4}
@@ -157,15 +157,15 @@ def _draw_around_mean(
     """Every assay faintly; the means are over the same assays for both representations."""
     whole = set(names)
     for name, table in values.items():
-        style = {"color": LOOKS[name].style["color"], "alpha": 0.18, "lw": 1}
+        style = {"color": STYLES[name].options["color"], "alpha": 0.18, "lw": 1}
         for assay in names:
-            ls = LOOKS[name].style.get("ls", "-")
+            ls = STYLES[name].options.get("ls", "-")
             axes.plot(table.index, table[assay].to_numpy(), ls=ls, **style)
         whole &= set(table.dropna(how="all").dropna(axis=1).columns)
     for name, table in values.items():
-        look = LOOKS[name]
+        style = STYLES[name]
         means = table.loc[:, sorted(whole)].mean(axis=1).to_numpy()
-        axes.plot(table.index, means, label=f"{look.label}, mean", **look.style)
+        axes.plot(table.index, means, label=f"{style.label}, mean", **style.options)
     axes.set_title(f"{axes.get_title()} (thick: mean of {len(whole)})")
 
 
@@ -183,11 +183,11 @@ def _chosen(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str]:
     return chosen, f"{first['pooling']} pooling, {first['probe']}"
 
 
-def _looks(names: Iterable[str]) -> list[tuple[str, Look]]:
-    """In the order of :data:`LOOKS`; those it does not know come last, in grey."""
+def _styles(names: Iterable[str]) -> list[tuple[str, Style]]:
+    """In the order of :data:`STYLES`; those it does not know come last, in grey."""
     names = list(names)
-    unknown = [(name, _thin(name, "0.75")) for name in names if name not in LOOKS]
-    return [(name, look) for name, look in LOOKS.items() if name in names] + unknown
+    unknown = [(name, _thin(name, "0.75")) for name in names if name not in STYLES]
+    return [(name, style) for name, style in STYLES.items() if name in names] + unknown
 
 
 def _with_halves(widths: Sequence[float], least: float) -> list[float]:

@@ -11,7 +11,7 @@ from rd_lightning.errors import InputError
 from rd_lightning.evaluation.report import angles as angles_file
 from rd_lightning.evaluation.report import figures as pictures
 from rd_lightning.evaluation.report.angles import save_angles_picture
-from rd_lightning.evaluation.report.figures import LOOKS, save_scaling_picture, save_width_picture
+from rd_lightning.evaluation.report.figures import STYLES, save_scaling_picture, save_width_picture
 
 from ...conftest import SEEDS
 
@@ -36,7 +36,7 @@ def results(
     *,
     assays: Sequence[str] = ASSAYS,
     schemes: Sequence[str] = SCHEMES,
-    representations: Sequence[str] = tuple(LOOKS),
+    representations: Sequence[str] = tuple(STYLES),
 ) -> pd.DataFrame:
     generator = np.random.default_rng(seed)
     levels = {**LEVELS, "": 400}
@@ -112,7 +112,7 @@ def test_the_width_picture_shows_means_over_assays(seed, metric):
     first = table[(table["metric"] == metric) & (table["probe"] == "ridge")]
     for axes in figure.axes:
         part = first[first["scheme"] == axes.get_title()]
-        for name, look in LOOKS.items():
+        for name, look in STYLES.items():
             drawn = line(axes, look.label)
             rows = part[part["representation"] == name]
             if name == "one_hot":
@@ -126,7 +126,7 @@ def test_the_width_picture_shows_means_over_assays(seed, metric):
         assert axes.get_xscale() == "log"
         assert texts(axes.get_xticklabels()) == ["320", "480", "640"]
     assert figure.axes[0].get_ylabel() == {"spearman": "Spearman", "ndcg": "NDCG"}[metric]
-    assert legend(figure) == [look.label for look in LOOKS.values()]
+    assert legend(figure) == [look.label for look in STYLES.values()]
 
 
 def test_reverse_distillation_stands_out_and_no_two_lines_look_alike():
@@ -137,7 +137,7 @@ def test_reverse_distillation_stands_out_and_no_two_lines_look_alike():
     assert rd.get_zorder() > max(drawn.get_zorder() for drawn in others)
     assert rd.get_markevery() == [0, 2, 3]  # 320, 480, 640, but not 400
     looks = {(str(d.get_color()), str(d._dash_pattern), d.get_marker()) for d in axes.lines}
-    assert len(looks) == len(LOOKS)
+    assert len(looks) == len(STYLES)
 
 
 def test_narrow_embeddings_have_ticks_too():
