@@ -21,7 +21,7 @@ from .sequence_batch import make_sequence_batch
 
 
 class EmbedData:
-    """Distinct sequences of a FASTA file, divided among the processes; those that are done are left out.
+    """Distinct sequences of a FASTA file, divided among the processes, without those that are done.
 
     Args:
         fasta: plain or compressed.
