@@ -259,4 +259,5 @@ def test_a_program_of_torch_export(tmp_path):
     program = to_exported(model.head).module()
     for leading in ((1, 1), (1, 40), (5, 1), (3, 11)):
         h = members(model.head, *leading)
-        torch.testing.assert_close(program(h), model.head(h), rtol=0, atol=1e-6)
+        # Sums of up to 36 float32 products of O(1), in whatever order: 36 * 2^-24 times a few.
+        torch.testing.assert_close(program(h), model.head(h), rtol=0, atol=1e-5)

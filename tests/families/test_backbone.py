@@ -48,7 +48,9 @@ def test_equals_fair_esm_with_masked_tokens(family):
 def test_without_padding_no_mask_is_needed(family):
     model = family.load(family.members[2], None)
     tokens = tokens_of(["ACDEFGHIKL", "LKIHGFEDCA"])
-    assert torch.allclose(encode(model, tokens), encode(model, tokens, padded=False), atol=1e-6)
+    # Attention with a mask and without may be two kernels: float32 sums in another order, as above.
+    difference = encode(model, tokens) - encode(model, tokens, padded=False)
+    assert difference.abs().max() < 1e-5
 
 
 def test_an_embedding_does_not_depend_on_its_batch(family):

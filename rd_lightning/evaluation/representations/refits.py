@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float64
+from scipy.linalg import subspace_angles
 from torch import Tensor
 
 from ...distillation.moments import JointMoments
@@ -42,7 +43,8 @@ class Refit(NamedTuple):
     head: RDHead
     """With float64 buffers."""
     angles: tuple[Float64[Tensor, " q"], ...]
-    """By stage: :func:`principal_angles` between its V_k and the full fit's, in radians."""
+    """By stage: principal angles between its V_k and the full fit's, in radians, ascending. Near 0
+    and near pi/2 they are known to about 1e-8 only, see ``scipy.linalg.subspace_angles``."""
     r2_heldout: tuple[float | None, ...]
     """By stage, on the full fit's held-out residues; None where there are none."""
 
@@ -57,24 +59,6 @@ class Skipped(NamedTuple):
     stages: tuple[str, ...]
     """Names of the stages that were not solved."""
     reason: str
-
-
-def principal_angles(
-    a: Float64[Tensor, "d q"], b: Float64[Tensor, "d r"]
-) -> Float64[Tensor, " min"]:
-    """Between the spans of two sets of columns, each of full rank: min(q, r) radians, ascending.
-
-    atan2 of the sines (singular values of ``b - a a'b``) and the cosines (of ``a'b``), for
-    orthonormal bases a and b: exact to rounding near 0, where the cosine alone loses half of the
-    digits, and near pi/2 (Bjorck & Golub 1973; Knyazev & Argentati 2002). Equals
-    ``scipy.linalg.subspace_angles`` in reverse.
-    """
-    if a.shape[1] < b.shape[1]:
-        a, b = b, a
-    a, b = torch.linalg.qr(a).Q, torch.linalg.qr(b).Q
-    inner = a.mT @ b
-    sines = torch.linalg.svdvals(b - a @ inner).flip(0)
-    return torch.atan2(sines, torch.linalg.svdvals(inner))
 
 
 def refits(
@@ -184,13 +168,18 @@ def _refit(state: FitState, draw: _Draw, full: RDHead, options: dict[str, Any]) 
             # The full fit took the same options: only the number of residues is left to refuse.
             return Skipped(*about, _stages(full), str(error))
     pairs = zip(_directions(head), _directions(full), strict=True)
-    angles = tuple(principal_angles(ours, theirs) for ours, theirs in pairs)
+    angles = tuple(_angles(ours, theirs) for ours, theirs in pairs)
     return Refit(*about, head, angles, tuple(stage.r2_heldout for stage in head.report.stages))
 
 
 def _directions(head: RDHead) -> list[Float64[Tensor, "d q"]]:
     """V_k of every stage."""
     return [getattr(head, f"projection_{k}").mT for k in range(1, head.num_levels)]
+
+
+def _angles(a: Float64[Tensor, "d q"], b: Float64[Tensor, "d q"]) -> Float64[Tensor, " q"]:
+    """Principal angles between the spans of the columns, in radians, ascending."""
+    return torch.from_numpy(np.sort(subspace_angles(a.numpy(), b.numpy())))
 
 
 def _stages(head: RDHead) -> tuple[str, ...]:
