@@ -17,7 +17,7 @@ FLOORS = [
     {"display", "families"},
     {"head", "cli"},
     {"distillation", "embedding"},
-    {"fitting", "export"},
+    {"fitting", "export", "metrics"},
     {"evaluation"},
     {"fit", "merge", "embed", "evaluate"},
 ]

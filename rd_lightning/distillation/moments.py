@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError, check_choice
 from ..runtime import distributed
 from ..runtime.precision import has_fast_float64, true_float32
+from .flat_metric import FlatMetric
 from .kernels import batch_mean, centre_, column_sums, mirrored_
 from .moments_file import read_moments, write_moments
 
@@ -23,14 +24,20 @@ CHUNK = 4096
 """Most rows multiplied at once, and in float32 summed, before the float64 state takes over."""
 
 
-class JointMoments:
+class JointMoments(FlatMetric):
     """Running count, mean and scatter of H = [h_1 | ... | h_K], in float64, from one pass.
 
-    With D = sum(dims), the state is one flat float64 tensor holding the sum and the products of
-    H - shift, and the count; shift is the mean of the first batch, fixed from then on, so that
-    columns with a large mean lose no digits. The state lives on the device of the first batch (on
-    the CPU where a device has no float64) and is not a module: ``.half()`` and precision plugins
-    cannot touch it.
+    A ``torchmetrics.Metric``: its :meth:`compute` is the covariance over all processes. With
+    D = sum(dims), ``state`` is one flat float64 tensor holding the products (D, D) and the sums (D)
+    of H - shift, and the count; ``origin`` (D) is the shift, the mean of the first batch, fixed
+    from then on, so that columns with a large mean lose no digits. Both are declared with
+    ``add_state`` (not persistent; ``persistent(True)`` puts them into a ``state_dict``), are empty
+    until the first batch or :meth:`to`, live on the device of either (on the CPU where a device
+    has no float64) and stay float64 under ``.half()``, ``set_dtype`` and precision plugins.
+
+    Processes add their states in one float64 all-reduce of D^2 + D + 1 numbers, never gathering
+    them. While they are synchronised (in ``compute``, from ``sync`` to ``unsync``), each keeps its
+    local state beside the global one, 8 (D^2 + D + 1) bytes more; :meth:`all_reduce_` needs none.
 
     Arithmetic of an update (``precision``): "float64" casts up before the product; "float32"
     multiplies in true float32, whatever TF32 or autocast settings stand outside, at most 4,096
@@ -38,20 +45,27 @@ class JointMoments:
     about 1e-6, in units of the standard deviations of its two columns). "auto" is float64 where
     the input is float64, or on a GPU with fast float64, else float32.
 
+    Args:
+        dims: widths of the members, d_1, ..., d_K.
+        precision: of the arithmetic, see above.
+        kwargs: of every metric, see :class:`FlatMetric`. ``compute_with_cache`` is False unless
+            given, as a cached covariance takes as much memory as the state.
+
     Example:
         >>> moments = JointMoments(dims=[320, 480])
         >>> moments.update([h8, h35]).covariance  # equals torch.cov(torch.cat([h8, h35], 1).T)
     """
 
-    def __init__(self, dims: Sequence[int], *, precision: Precision = "auto") -> None:
+    def __init__(
+        self, dims: Sequence[int], *, precision: Precision = "auto", **kwargs: Any
+    ) -> None:
         if not dims or any(d < 1 for d in dims):
             raise InputError(f"dims are the widths of the models, at least one; got {list(dims)}")
         check_choice("precision", precision, get_args(Precision))
+        width = sum(int(d) for d in dims)
+        super().__init__((width**2 + width + 1, width), **{"compute_with_cache": False, **kwargs})
         self.dims = tuple(int(d) for d in dims)
         self.precision: Precision = precision
-        self.shift: Float[Tensor, " D"] | None = None
-        """Fixed at the first batch, or before it with :meth:`set_shift_`."""
-        self._state: Tensor | None = None
 
     # The flat state and its views: products (D, D), sums (D,), count ().
 
@@ -63,43 +77,20 @@ class JointMoments:
     @property
     def num_bytes(self) -> int:
         """Size of the state: 8 (D^2 + 2 D + 1)."""
-        return 8 * (self.width**2 + 2 * self.width + 1)
-
-    def _allocate(self, device: torch.device) -> Tensor:
-        if self._state is None:
-            device = torch.device("cpu") if device.type == "mps" else device
-            self._state = torch.zeros(
-                self.width**2 + self.width + 1, dtype=torch.float64, device=device
-            )
-        return self._state
-
-    def _views(self) -> tuple[Tensor, Tensor, Tensor]:
-        assert self._state is not None
-        width = self.width
-        return (
-            self._state[: width**2].view(width, width),
-            self._state[width**2 : -1],
-            self._state[-1],
-        )
+        return 8 * sum(self._sizes)
 
     @property
-    def device(self) -> torch.device:
-        """Where the state is."""
-        return torch.device("cpu") if self._state is None else self._state.device
+    def shift(self) -> Float[Tensor, " D"] | None:
+        """Fixed at the first batch, or before it with :meth:`set_shift_`; None until then."""
+        return self.origin if len(self.origin) else None
 
-    def to(self, device: str | torch.device) -> JointMoments:
-        """Move the state, in place; its dtype stays float64."""
-        if self._state is None:
-            self._allocate(torch.device(device))
-        else:
-            self._state = self._state.to(device)
-        if self.shift is not None:
-            self.shift = self.shift.to(self.device)
-        return self
+    def _views(self) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.allocated
+        width = self.width
+        return self.state[: width**2].view(width, width), self.state[width**2 : -1], self.state[-1]
 
     # Accumulation
 
-    @torch.no_grad()
     def update(
         self, blocks: Sequence[Float[Tensor, "n _"]], *, row_mask: Bool[Tensor, " n"] | None = None
     ) -> JointMoments:
@@ -112,10 +103,14 @@ class JointMoments:
         Raises:
             InputError: the number, the widths or the lengths of the blocks do not fit.
         """
+        self._counted(self._update, blocks, row_mask)
+        return self
+
+    def _update(self, blocks: Sequence[Tensor], row_mask: Tensor | None) -> None:
         self._check(blocks)
         num_rows = blocks[0].shape[0]
         if num_rows == 0:
-            return self
+            return
         state_device = self._allocate(blocks[0].device).device
         compute = self._compute_dtype(blocks)
         if self.shift is None:
@@ -130,7 +125,6 @@ class JointMoments:
                 rows = [b[start : start + CHUNK] for b in blocks]
                 kept = None if row_mask is None else row_mask[start : start + CHUNK]
                 self._add(centre_(buffer[: len(rows[0])], rows, shift, kept), kept)
-        return self
 
     def _check(self, blocks: Sequence[Tensor]) -> None:
         shapes = [tuple(b.shape) for b in blocks]
@@ -171,7 +165,7 @@ class JointMoments:
         if tuple(shift.shape) != (self.width,):
             raise InputError(f"expected a shift of shape ({self.width},), got {tuple(shift.shape)}")
         self._allocate(shift.device)
-        self.shift = shift.detach().to(self.device, torch.float32).double()
+        self.origin = shift.detach().to(self.device, torch.float32).double()
         return self
 
     # Results
@@ -179,7 +173,7 @@ class JointMoments:
     @property
     def num_rows(self) -> int:
         """Rows counted (residues). Waits for the device."""
-        return 0 if self._state is None else int(self._state[-1].item())
+        return int(self.state[-1].item()) if self.allocated else 0
 
     @property
     def mean(self) -> Float[Tensor, " D"]:
@@ -203,6 +197,9 @@ class JointMoments:
         self._require(2)
         return self.scatter / (self.num_rows - 1)
 
+    def _compute(self) -> Tensor:
+        return self.covariance
+
     def about(self, mean: Float[Tensor, " D"]) -> Float[Tensor, "D D"]:
         """Second moments about a mean that need not be their own, float64, on its device.
 
@@ -217,18 +214,11 @@ class JointMoments:
 
     # Combination
 
-    def clone(self) -> JointMoments:
-        """A copy that shares nothing."""
-        copy = type(self)(self.dims, precision=self.precision)
-        copy.shift = None if self.shift is None else self.shift.clone()
-        copy._state = None if self._state is None else self._state.clone()
-        return copy
-
     def reshift_(self, shift: Float[Tensor, " D"]) -> JointMoments:
         """Express the same moments about another shift (Chan, Golub & LeVeque 1983)."""
         shift = shift.to(self.device, torch.float32).double()
+        self._computed = None
         if self.num_rows == 0:
-            self.shift = None
             return self.set_shift_(shift)
         assert self.shift is not None
         if torch.equal(shift, self.shift):
@@ -238,7 +228,7 @@ class JointMoments:
         offset = mean - shift
         products.copy_(torch.triu(scatter + count * torch.outer(offset, offset)))
         sums.copy_(count * offset)
-        self.shift = shift.clone()
+        self.origin = shift.clone()
         return self
 
     def merge_(self, other: JointMoments) -> JointMoments:
@@ -253,12 +243,12 @@ class JointMoments:
             return self
         assert other.shift is not None
         if self.num_rows == 0:
-            self.to(self.device if self._state is not None else other.device)
+            self._allocate(other.device)
             self.reshift_(other.shift)
         assert self.shift is not None
         aligned = other.clone().to(self.device).reshift_(self.shift)
-        assert self._state is not None and aligned._state is not None
-        self._state += aligned._state
+        self.state += aligned.state
+        self._computed = None
         return self
 
     def all_reduce_(self) -> JointMoments:
@@ -268,18 +258,23 @@ class JointMoments:
         state; others are first brought to the shift of the first rank that has rows. Ranks without
         rows take part. Without a process group nothing happens.
         """
-        if not distributed.is_distributed():
+        if self._is_synced:
+            raise InputError("the metric is synchronised: call unsync() before all_reduce_()")
+        self._computed = None
+        return self._sum_over_ranks_(self.process_group)
+
+    def _sum_over_ranks_(self, group: Any) -> JointMoments:
+        if not distributed.is_distributed(group):
             return self
         device = self._allocate(self.device).device
-        counts = torch.zeros(distributed.world_size(), dtype=torch.float64, device=device)
-        counts[distributed.rank()] = self.num_rows
-        source = int((distributed.all_reduce_sum_(counts) > 0).int().argmax())
+        counts = torch.zeros(distributed.world_size(group), dtype=torch.float64, device=device)
+        counts[distributed.rank(group)] = self.num_rows
+        source = int((distributed.all_reduce_sum_(counts, group) > 0).int().argmax())
         shift = torch.zeros(self.width, dtype=torch.float64, device=device)
         if self.shift is not None:
             shift.copy_(self.shift)
-        self.reshift_(distributed.broadcast_(shift, source))
-        assert self._state is not None
-        distributed.all_reduce_sum_(self._state)
+        self.reshift_(distributed.broadcast_(shift, source, group))
+        distributed.all_reduce_sum_(self.state, group)
         return self
 
     # Storage
@@ -321,6 +316,6 @@ def from_flat(
     no rows yet)."""
     moments = JointMoments(dims, precision=precision)  # pyright: ignore[reportArgumentType]
     if shift is not None:
-        moments.set_shift_(shift)
-    moments._state = flat
+        moments.origin = shift.to(flat.device, torch.float32).double()
+    moments.state, moments._placed = flat, True
     return moments

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.distributed as dist
 from torch import Tensor
 
 
-def is_distributed() -> bool:
-    """Whether a process group of more than one process is up."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+def is_distributed(group: Any = None) -> bool:
+    """Whether a process group of more than one process is up; the default one where none is
+    named, here and below."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
-def all_reduce_sum_(tensor: Tensor) -> Tensor:
+def all_reduce_sum_(tensor: Tensor, group: Any = None) -> Tensor:
     """Replace the tensor on every rank by the sum over ranks; without a process group, no-op."""
-    if is_distributed():
-        dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+    if is_distributed(group):
+        dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=group)
     return tensor
 
 
-def broadcast_(tensor: Tensor, source: int) -> Tensor:
-    """Replace the tensor on every rank by rank ``source``'s; without a process group, no-op."""
-    if is_distributed():
-        dist.broadcast(tensor, src=source)
+def broadcast_(tensor: Tensor, source: int, group: Any = None) -> Tensor:
+    """Replace the tensor on every rank by rank ``source``'s, counted within the group; without a
+    process group, no-op."""
+    if is_distributed(group):
+        dist.broadcast(tensor, group=group, group_src=source)
     return tensor
 
 
-def rank() -> int:
+def rank(group: Any = None) -> int:
     """Of this process; 0 without torch.distributed."""
-    return dist.get_rank() if is_distributed() else 0
+    return dist.get_rank(group) if is_distributed(group) else 0
 
 
-def world_size() -> int:
+def world_size(group: Any = None) -> int:
     """Number of processes; 1 without torch.distributed."""
-    return dist.get_world_size() if is_distributed() else 1
+    return dist.get_world_size(group) if is_distributed(group) else 1
