@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-from rich.console import Console
-
 from .cli.command import is_main_process, plain, quiet_libraries, run_command
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from .display.console import Console
     from .embedding.job import EmbedJob, EmbedOptions
     from .embedding.runner import RunAlone, RunUnderTrainer
 
@@ -25,11 +25,11 @@ def main() -> None:
 def embed(config: DictConfig) -> None:
     """Plan, say what will be done, embed what is not done yet, write."""
     # Here, not above: torch takes a second and Lightning three; --help and a typo should not.
-    from .display.console import print_facts
+    from .display.console import plain_console, print_facts
     from .embedding.job import EmbedJob
     from .embedding.output import assemble, list_skipped
 
-    console = Console()
+    console = plain_console()
     job = EmbedJob(_options(config))
     if is_main_process():
         job.refuse_used()

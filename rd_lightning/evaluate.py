@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-from rich.console import Console
-
 from .cli.command import output_folder, plain, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from .evaluation.job import EvaluateJob, EvaluateOptions, Scored
 
 EXTRA = 'rd-evaluate needs more packages: pip install "rd-lightning[evaluate]"'
@@ -32,12 +31,12 @@ def evaluate(config: DictConfig) -> None:
     except ImportError as error:
         raise InputError(f"{EXTRA} ({error.name} is missing)") from error
     # Here, not above: --help and a typo should not wait for torch.
-    from .display.console import print_facts
+    from .display.console import plain_console, print_facts
     from .evaluation.facts import facts
     from .evaluation.job import EvaluateJob
     from .evaluation.output import write_outputs
 
-    console = Console()
+    console = plain_console()
     folder = output_folder()
     job = EvaluateJob(_options(config), folder)
     if job.folder.resumes(job.manifest):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-from rich.console import Console
-
 from .cli.command import is_main_process, output_folder, plain, quiet_libraries, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
     from lightning import Trainer
+    from omegaconf import DictConfig
 
+    from .display.console import Console
     from .fitting.datamodule import FastaDataModule
     from .fitting.module import RDModule
     from .fitting.state import FitState
@@ -30,14 +29,14 @@ def fit(config: DictConfig) -> None:
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
     from .cli.trainer import make_trainer
     from .data.scan import SKIPPED
-    from .display.console import print_facts
+    from .display.console import plain_console, print_facts
     from .display.skipped import write_skipped
     from .fitting.checkpoint import CHECKPOINT, FitCheckpoint, check_resumed
     from .fitting.output import refuse_used, write_state
     from .fitting.preflight import preflight_facts
     from .fitting.summary import print_report
 
-    console = Console()
+    console = plain_console()
     folder = output_folder()
     if is_main_process():
         refuse_used(folder)

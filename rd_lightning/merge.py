@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-
-from omegaconf import DictConfig
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from .cli.command import output_folder, plain, run_command
 from .cli.overrides import quoted
 from .errors import InputError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_TAKE_A_WORD = {"--cfg", "-c", "--info", "-i", "--package", "-p"}
+"""Hydra's flags whose next word is not a file."""
+
 
 def main() -> None:
     """The command; files without a key are states."""
-    files = [a for a in sys.argv[1:] if "=" not in a and not a.startswith("-")]
-    others = [a for a in sys.argv[1:] if a not in files]
+    files, others = [], []
+    for before, word in zip(["", *sys.argv[1:]], sys.argv[1:], strict=False):
+        is_file = "=" not in word and not word.startswith(("-", "~")) and before not in _TAKE_A_WORD
+        (files if is_file else others).append(word)
     if files:
         others.append(f"states=[{','.join(map(quoted, files))}]")
     run_command("merge", merge, others)
@@ -24,14 +30,15 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
+    from .display.console import plain_console
     from .fitting.output import refuse_used, write_state
     from .fitting.state import FitState, solve_state
     from .fitting.summary import print_report
 
-    console = Console()
+    console = plain_console()
     folder = output_folder()
     refuse_used(folder)
-    paths = list(config.states)
+    paths = [config.states] if isinstance(config.states, str) else list(config.states)
     if not paths:
         raise InputError("name the states: rd-merge a/moments.safetensors b/moments.safetensors")
     total = FitState.load(paths[0])

@@ -92,7 +92,7 @@ BAD = {
     "family=esm3": "no family 'esm3'; there are esm2, hugging_face, mini",
     "trainer=tpu": "no trainer 'tpu'; there are cpu, ddp, ddp_cpu, gpu",
     "data.fastaa=x": "no key 'data.fastaa' in the configuration; did you mean data.fasta",
-    "fasta=x": "did you mean data.fasta",
+    "fastaa=x": "no key 'fastaa' in the configuration; did you mean fasta",
     "data.num_sequences=301": "num_sequences=301 asked for, but the file has 300 usable",
     "data.heldout=1.5": "heldout is a share in [0, 1), not 1.5",
     "trainer.devices=many": "the trainer cannot be made",

@@ -19,7 +19,7 @@ FLOORS = [
     {"distillation", "embedding"},
     {"fitting", "export", "metrics"},
     {"evaluation"},
-    {"fit", "merge", "embed", "evaluate"},
+    {"fit", "merge", "embed", "evaluate", "__main__"},
 ]
 DOORS = FLOORS[-1]
 MAY_IMPORT = {
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "matplotlib": {"display", "evaluation.report"},
 }
 """Packages or files that may import a library when they are imported themselves."""
-LONGEST, SHORTEST, MOST_IN_ROOT = 330, 30, 6
+LONGEST, SHORTEST, MOST_IN_ROOT = 330, 30, 7
 WHOLE_PROJECT = {
     "test_compatibility",
     "test_docs",

@@ -1,4 +1,4 @@
-"""What every Hydra command shares: where conf/ is, typos, one-line errors, quiet libraries."""
+"""What every Hydra command shares: its help, typos, one-line errors, quiet libraries."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
-
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.markup import escape
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import InputError, Terminated
+from .aliases import canonical
+from .help import help_text, version_line
 from .overrides import config_folder, misspelt_override
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 EXIT_INPUT = 1
 EXIT_INTERRUPTED = 130  # as in a shell
@@ -38,11 +37,22 @@ def run_command(
     Bad input (:class:`InputError`) is one line on the standard error and exit status 1. An output
     folder that the job left empty is removed.
     """
-    if arguments is not None:
-        sys.argv[1:] = arguments  # Hydra reads them, and Lightning passes them to its processes
-    problem = misspelt_override(config_name, sys.argv[1:])
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        if "--version" in arguments:
+            return _show(version_line(config_name))
+        if not {"--help", "-h"}.isdisjoint(arguments):
+            return _show(help_text(config_name, arguments))
+        # Hydra reads them there, and Lightning passes them to its processes.
+        sys.argv[1:] = canonical(config_name, arguments)
+        problem = misspelt_override(config_name, sys.argv[1:])
+    except InputError as error:
+        problem = str(error)
     if problem:
         _fail(problem)
+    # Here, not above: --help and --version do not need it.
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     def guarded(config: DictConfig) -> None:
         folder = Path(HydraConfig.get().runtime.output_dir)
@@ -55,7 +65,7 @@ def run_command(
             _fail(str(error))
         except Terminated as error:
             if is_main_process():
-                _say(escape(error.message))
+                _say(error.message)
             raise
         except KeyboardInterrupt:
             _remove_if_empty(folder)
@@ -87,11 +97,15 @@ def _logging_put_back() -> Iterator[None]:
 
 def output_folder() -> Path:
     """Of the running job; in a multirun, the job's own."""
+    from hydra.core.hydra_config import HydraConfig
+
     return Path(HydraConfig.get().runtime.output_dir)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as JSON has it, interpolations resolved."""
+    from omegaconf import OmegaConf
+
     found = OmegaConf.to_container(config, resolve=True)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
@@ -134,10 +148,21 @@ def _remove_if_empty(folder: Path) -> None:
             folder.parent.rmdir()
 
 
-def _say(message: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(message)
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as by | head: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(message: str, *, label: str = "") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # A Text: brackets and colons of a path are neither markup nor emoji.
+    Console(stderr=True, soft_wrap=True).print(Text.assemble((label, "bold red"), message))
 
 
 def _fail(message: str) -> NoReturn:
-    _say(f"[bold red]error:[/] {escape(message)}")
+    _say(message, label="error: ")
     sys.exit(EXIT_INPUT)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import sys
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from .aliases import ALIASES, canonical
 
 # Settings that name no key of ours: Hydra's flags that take a value are handled by Hydra.
 _FOREIGN = ("hydra.", "hydra/", "-")
@@ -23,9 +21,20 @@ def config_folder() -> Path:
 
 
 def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
-    """A line that names the nearest keys, or the choices, if an override's key or group choice
-    does not exist; else None."""
+    """A line that says what to do if a value needs quotes, or that names the nearest keys or the
+    choices, if an override's key or group choice does not exist; else None.
+
+    Raises:
+        InputError: as :func:`canonical` does.
+    """
+    # Here, not above: Hydra takes a while to import, --help should not.
+    from omegaconf import DictConfig, OmegaConf
+
+    arguments = canonical(config_name, arguments)
     overrides = [a for a in arguments if "=" in a and not a.startswith(_FOREIGN)]
+    for argument in overrides:
+        if problem := _unreadable(argument):
+            return problem
     folder = config_folder()
     written = OmegaConf.load(folder / f"{config_name}.yaml")
     defaults = written["defaults"] if isinstance(written, DictConfig) else []
@@ -46,21 +55,53 @@ def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
         key = argument.split("=")[0]
         if key.startswith(("+", "~")) or key in keys or key in groups:
             continue
-        near = difflib.get_close_matches(key, [*keys, *groups], n=3, cutoff=0.5)
-        near += [k for k in keys if k.endswith("." + key)]
-        hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
-        listing = f"'{Path(sys.argv[0]).name} --help' lists all keys"
-        return f"no key {key!r} in the configuration; {hint or listing}"
+        hint = f"'rd-{config_name} --help' lists all keys"
+        alone = {group for group, choices in groups.items() if len(choices) == 1}
+        known = [k for k in dict.fromkeys([*keys, *groups]) if k not in alone]
+        if near := _near(key, known, ALIASES[config_name]):
+            hint = f"did you mean {' or '.join(near)}?"
+        elif key.startswith("trainer.") and "trainer" in groups:
+            hint = f"another argument of Lightning's Trainer is added with a plus: +{argument}"
+        return f"no key {key!r} in the configuration; {hint}"
     return None
 
 
-def _keys(config_name: str, folder: Path, overrides: Sequence[str]) -> set[str]:
+def _unreadable(argument: str) -> str | None:
+    """Brackets, commas and such have a meaning in Hydra's grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        key, value = argument.split("=", 1)
+        return (
+            f"{key}: the value {value} cannot be read; if its signs are meant as they stand, quote "
+            f"it twice: {shlex.quote(f'{key}={quoted(value)}')}"
+        )
+    return None
+
+
+def _near(key: str, keys: Sequence[str], aliases: dict[str, str]) -> list[str]:
+    """Keys and other spellings like it, the likest first; one spelling of each setting."""
+    cutoff = 0.75 if key.startswith("trainer.") else 0.6  # all arguments of a Trainer are alike
+    near = difflib.get_close_matches(key, [*keys, *aliases], n=4, cutoff=cutoff)
+    near += [k for k in keys if k.endswith(f".{key}")]
+    settings = {aliases.get(k, k): k for k in reversed(near)}
+    return [k for k in dict.fromkeys(near) if settings[aliases.get(k, k)] == k][:3]
+
+
+def _keys(config_name: str, folder: Path, overrides: Sequence[str]) -> list[str]:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             config = hydra.compose(config_name, overrides=list(overrides))
-            return set(_flattened(OmegaConf.to_container(config, resolve=False)))
+            return list(_flattened(OmegaConf.to_container(config, resolve=False)))
     finally:
         GlobalHydra.instance().hydra = before
 

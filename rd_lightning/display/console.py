@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,24 +22,42 @@ from rich.text import Text
 
 from ..data.store import ScanSummary
 
+Fact = tuple[str, str | os.PathLike[str]]
+"""A name, and a sentence or a path; a path is printed in one piece, to be copied."""
 
-def print_facts(console: Console, facts: Iterable[tuple[str, str]]) -> None:
-    """Two columns: what, and how it is."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console that prints what it is given: brackets and colons in a user's path or id are
+    neither markup nor emoji, and numbers get no colours."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def print_facts(console: Console, facts: Iterable[Fact]) -> None:
+    """Two columns: what, and how it is. Sentences are wrapped at spaces, and nothing is cut."""
+    facts = list(facts)
+    longest = max((len(name) for name, _ in facts), default=0)
+    column = min(longest, console.width // 3) + 2
     for name, value in facts:
-        table.add_row(Text(name), Text(value))
-    console.print(table)
+        lines = [os.fspath(value)]
+        if isinstance(value, str):
+            lines = textwrap.wrap(
+                value,
+                max(console.width - column, 20),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        said = ("\n" + " " * column).join(lines)
+        text = Text.assemble((name, "bold"), " " * max(column - len(name), 2), said)
+        console.print(text, soft_wrap=True)
 
 
 def print_table(
     console: Console, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> None:
     """A table with its first column to the left and the others, numbers, to the right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(Text(heading), justify="right" if number else "left")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
@@ -95,11 +115,11 @@ def residue_progress(console: Console | None = None) -> Progress:
     """A bar with share, speed and time left, on standard error unless a console is given; a task
     counts residues, or its field ``unit``."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         _Speed(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console or Console(stderr=True),
+        console=console or plain_console(stderr=True),
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..data.windows import LongPolicy
-from ..display.console import shown_size
+from ..display.console import Fact, shown_size
 from ..errors import InputError, check_choice
 from ..families.family import chain_text
 from ..families.hugging_face import family_from_config
@@ -166,7 +166,7 @@ class EmbedJob:
         """Names of the levels that are given, smallest first."""
         return self.head.names[: self.num_members]
 
-    def facts(self, device: str) -> list[tuple[str, str]]:
+    def facts(self, device: str) -> list[Fact]:
         """What will be done, on which device.
 
         Raises:
@@ -180,14 +180,15 @@ class EmbedJob:
         free = check_disk(self.out, needed, there)
         levels = chain_text(self.levels, self.head.dims[: self.num_members])
         kind = dtype_name(self.dtype)
-        output = f"{self.out}: {self.format}, {' and '.join(self.poolings)}, {kind}"
+        output = f"{self.format}, {' and '.join(self.poolings)}, {kind}"
         if self.topup:
             output += f"; columns {self.topup.width + 1} to {self.width} are added"
         return [
             ("levels", f"{self.family.name}: {levels}, {self.width} columns"),
             *data_facts(self.data),
             ("device", device),
-            ("output", output),
+            ("output", self.out),
+            ("format", output),
             ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ..display.console import long_sequences, scan_facts, shown_size
+from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..errors import InputError
 from .dataset import EmbedData
 from .formats import Description
@@ -43,12 +43,12 @@ def check_disk(out: Path, needed: int, there: int) -> int:
     return free
 
 
-def data_facts(data: EmbedData) -> list[tuple[str, str]]:
+def data_facts(data: EmbedData) -> list[Fact]:
     """Sequences, residues, long sequences, batches."""
     scan, plan = data.store.summary, data.plan
     kinds = len(data.unique.first)
     return [
-        ("input", str(data.fasta)),
+        ("input", data.fasta),
         (
             "sequences",
             f"{scan.num_sequences:,} of {scan.num_records:,} records, {kinds:,} of them distinct",

@@ -9,7 +9,7 @@ import numpy as np
 from lightning import Trainer
 
 from ..data.store import ScanSummary
-from ..display.console import long_sequences, scan_facts, shown_size
+from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.figures import new_figure, save_figure
 from ..families.family import chain_text
 from .datamodule import FastaDataModule
@@ -20,9 +20,7 @@ from .plan import PlanSettings, PlanSummary
 PICTURE = "preflight.png"
 
 
-def preflight_facts(
-    module: RDModule, data: FastaDataModule, trainer: Trainer
-) -> list[tuple[str, str]]:
+def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -> list[Fact]:
     """Members, sequences, residues, longest, batches, device, memory of the state."""
     assert data.plan is not None and data.store is not None
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
@@ -32,7 +30,7 @@ def preflight_facts(
     return [
         ("family", f"{module.family.name}: {members}"),
         *([("levels", levels)] if levels else []),
-        ("input", str(data.fasta)),
+        ("input", data.fasta),
         (
             "sequences",
             f"{plan.num_sequences:,} of {scan.num_records:,} records, "

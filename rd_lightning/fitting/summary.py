@@ -14,11 +14,12 @@ from ..head.report import FitReport
 _HEADINGS = (
     "stage",
     "components",
-    "last / threshold",
+    "weakest\n/ noise",
     "R2 fit",
-    "R2 held-out",
+    "R2\nheld-out",
     "residual kept",
 )
+_NEAR_NOISE = "weakest / noise: close to 1, the last component kept is hardly above the noise"
 
 
 def save_report_picture(
@@ -98,8 +99,9 @@ def _draw_share(axes, report: FitReport, dims: Sequence[int], names: Sequence[st
 
 
 def print_report(console: Console, report: FitReport) -> None:
-    """A row a stage: components kept of all, the last kept eigenvalue over the threshold of the
-    Marchenko-Pastur rule, R2, variance kept. Then what a narrow first level holds."""
+    """A row a stage: components kept of all, the last kept eigenvalue over the noise threshold of
+    the Marchenko-Pastur rule, R2, variance kept. Then how to read it, and what a narrow first level
+    holds."""
     rows = []
     for stage in report.stages:
         near, heldout = stage.last_kept_over_edge, stage.r2_heldout
@@ -114,6 +116,8 @@ def print_report(console: Console, report: FitReport) -> None:
             )
         )
     print_table(console, "Reverse distillation", _HEADINGS, rows)
+    if any(stage.last_kept_over_edge is not None for stage in report.stages):
+        console.print(_NEAR_NOISE)
     if report.keep is not None and report.first_kept_variance < 1:
         console.print(
             f"the first level holds {report.first_kept_variance:.1%} of its model's variance "
