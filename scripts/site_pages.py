@@ -17,6 +17,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/RESULTS.md")
 LINK = re.compile(r"(\]\()([^)\s:#]+)(#[^)\s]*)?(\))")
+ROLE = re.compile(r":(?:class|func|meth|attr|mod):<code>(.*?)</code>")
 
 
 def site_path(path: str) -> str:
@@ -66,3 +67,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{opening}{posixpath.relpath(site_path(target), start)}{anchor or ''}{closing}"
 
     return LINK.sub(mapped, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Docstrings name others as Sphinx does, :class:`name`; here as code, without the role."""
+    return ROLE.sub(r"<code>\1</code>", html)
