@@ -97,7 +97,7 @@ def run_commands(page: Path, patch: pytest.MonkeyPatch, *, fast: bool) -> int:
         if fast and name == "rd-evaluate":
             continue
         if fast and name == "rd-fit" and "data.fasta" not in settings:
-            words += ["data.num_sequences=60", "data.max_residues=120", "data.long=skip"]
+            words.append("data.fasta=x.fasta")
         patch.setattr(sys, "argv", [name, *words])
         importlib.import_module(f"rd_lightning.{COMMANDS[name]}").main()
         made.add(settings.get("out", ""))
