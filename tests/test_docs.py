@@ -1,20 +1,31 @@
-"""The documentation: links lead somewhere, names exist, commands have the settings given."""
+"""The documentation: links lead somewhere, names exist, commands run or have the settings given."""
 
 import ast
 import importlib
 import inspect
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 import rd_lightning
 from rd_lightning.cli.overrides import misspelt_override
+from rd_lightning.families import sample_fasta
+
+from .test_floors import FLOORS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "notebooks/README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "notebooks/README.md",
+]
 COMMANDS = {"rd-fit": "fit", "rd-merge": "merge", "rd-embed": "embed", "rd-evaluate": "evaluate"}
+ELSEWHERE = re.compile(r"esm2|hugging_face|gpu|ddp|\b(DIR|RUN|ASSAY|DB)\b|\.\.\.|\$i|^part|^-m$")
+"""In a command that needs weights, a device or a file that a reader names."""
 
 
 def pages(test):
@@ -66,6 +77,47 @@ def test_the_commands_are_seen():
     assert sum(len(command_lines(page)) for page in PAGES) > 20
 
 
+def run_commands(page: Path, patch: pytest.MonkeyPatch, *, fast: bool) -> int:
+    """Run the page's commands in this folder and their order, but for those of ELSEWHERE and
+    what follows on them; returns their number. Fast: fits of few residues, no evaluation."""
+    records = [">" + record for record in sample_fasta().read_text().split(">")[1:]]
+    short = [r for r in records if len("".join(r.splitlines()[1:])) <= 120]
+    Path("x.fasta").write_text("".join(short[:10]))
+    letters = "ACDEFGHIKLMNPQRSTVWY"
+    rows = [
+        f"MKT{a}YIAK{b}R,{i % 7 + j}" for i, a in enumerate(letters) for j, b in enumerate("AK")
+    ]
+    Path("x.csv").write_text("\n".join(["mutated_sequence,DMS_score", *rows, ""]))
+    made, done = set(), 0
+    for name, *words in command_lines(page):
+        settings = dict(word.split("=", 1) for word in words if "=" in word)
+        needed = {settings[k].split("/")[0] for k in ("head", "fit", "topup") if k in settings}
+        if any(ELSEWHERE.search(word) for word in words) or not needed <= made:
+            continue
+        if fast and name == "rd-evaluate":
+            continue
+        if fast and name == "rd-fit" and "data.fasta" not in settings:
+            words.append("data.fasta=x.fasta")
+        patch.setattr(sys, "argv", [name, *words])
+        importlib.import_module(f"rd_lightning.{COMMANDS[name]}").main()
+        made.add(settings.get("out", ""))
+        done += 1
+    return done
+
+
+def test_the_first_steps_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_commands(ROOT / "docs/first_steps.md", monkeypatch, fast=True) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pages
+def test_commands_run_as_typed(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_commands(page, monkeypatch, fast=False)
+
+
 @pages
 def test_python_is_python_and_its_imports_exist(page):
     for block in blocks(page, "python"):
@@ -105,8 +157,57 @@ def test_the_readme_names_every_extra():
         assert f'pip install ".[{extra}]"' in (ROOT / "README.md").read_text(), extra
 
 
-def test_the_readmes_ratios_are_those_of_the_benchmarks():
-    rows = [r for r in (ROOT / "README.md").read_text().splitlines() if re.match(r"\|.*x \|$", r)]
+def test_ratios_are_those_of_the_benchmarks():
     results = (ROOT / "benchmarks" / "RESULTS.md").read_text().splitlines()
+    text = (ROOT / "docs" / "performance.md").read_text()
+    rows = [r for r in text.splitlines() if re.match(r"\|.*x \|$", r)]
     assert len(rows) >= 10
     assert set(rows) <= set(results)
+    medians = {row.split("|")[4].strip() for row in rows}
+    quoted = set(re.findall(r"\b[\d.]+x\b", (ROOT / "README.md").read_text()))
+    assert quoted
+    assert quoted <= medians
+
+
+def test_error_messages_are_those_of_the_source():
+    """Every fixed part of a quoted message, between its placeholders."""
+    texts = set()
+    for path in (ROOT / "rd_lightning").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.add(node.value)
+    source = "\n".join(texts)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
+    assert len(messages) > 40
+    for message in messages:
+        for part in message.split("…"):
+            assert part.strip(" ,.;:()") in source, (message, part)
+
+
+def test_the_picture_and_the_list_of_packages_are_those_of_the_source():
+    script = runpy.run_path(str(ROOT / "scripts" / "draw_architecture.py"))
+    found = set(script["packages"]())
+    assert set(script["PLACES"]) == found, "give every package a place in the picture"
+    assert script["drawn_edges"]() == script["edges"](), "run scripts/draw_architecture.py"
+    for above, below in script["edges"]():
+        assert script["PLACES"][above][1] > script["PLACES"][below][1]
+    text = (ROOT / "docs" / "architecture.md").read_text().split("<!-- packages -->")[1]
+    listed = {
+        (int(floor), package)
+        for floor, packages in re.findall(r"^\| (\d) \| (.*?) \|", text, re.MULTILINE)
+        for package in re.findall(r"`(\w+)`", packages)
+    }
+    assert listed == {(i, name) for i, names in enumerate(FLOORS) for name in names}
+
+
+def test_the_reference_holds_the_public_interface():
+    listed = set(
+        re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    )
+    names = {name.rsplit(".", 1)[-1] for name in listed}
+    for package in ("rd_lightning", "rd_lightning.families", "rd_lightning.export"):
+        assert set(importlib.import_module(package).__all__) <= names
+    for name in listed:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name

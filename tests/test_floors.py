@@ -43,6 +43,7 @@ LONGEST, SHORTEST, MOST_IN_ROOT = 330, 30, 7
 WHOLE_PROJECT = {
     "test_compatibility",
     "test_docs",
+    "test_doctests",
     "test_examples",
     "test_floors",
     "test_notebooks",

@@ -73,6 +73,18 @@ def fit_chain(
     Raises:
         InputError: the options do not fit together, a width does not grow (without
             ``level_widths``), or there are no more rows than columns of the widest member.
+
+    Examples:
+        >>> import torch
+        >>> from rd_lightning import JointMoments, fit_chain
+        >>> small = torch.randn(500, 4)
+        >>> large = torch.cat([small, torch.randn(500, 2)], dim=1)  # 4 of 6 columns are known
+        >>> moments = JointMoments([4, 6])
+        >>> _ = moments.update([small, large])
+        >>> head = fit_chain(moments, names=["S", "L"], regression="ols")
+        >>> stage = head.report.stages[0]
+        >>> 0.5 < stage.r2_fit < 0.8, round(stage.kept_variance, 3)
+        (True, 1.0)
     """
     names = [str(k + 1) for k in range(len(moments.dims))] if names is None else list(names)
     check_options(

@@ -28,6 +28,18 @@ class RDModel(NestedModel, L.LightningModule):
     are frozen and stay in eval mode; a module of yours on top is trained as usual.
 
     Arguments and attributes: see :class:`rd_lightning.embedding.nested_model.NestedModel`.
+
+    Examples:
+        >>> import torch
+        >>> from rd_lightning import JointMoments, RDModel, fit_chain
+        >>> moments = JointMoments([32, 64])  # of random rows: a real head comes from rd-fit
+        >>> _ = moments.update([torch.randn(500, 32), torch.randn(500, 64)])
+        >>> model = RDModel("mini", fit_chain(moments, names=["50K", "200K"]))
+        >>> model.embed(["MKTAYIAKQR", "MKV"], pooling="mean").shape
+        torch.Size([2, 64])
+        >>> _, _, tokens = model.alphabet.get_batch_converter()([("a", "MKTAYIAKQR")])
+        >>> model(tokens).shape  # with the two special tokens
+        torch.Size([1, 12, 64])
     """
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int = 0) -> dict[Pooling, Tensor]:

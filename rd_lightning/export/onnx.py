@@ -63,6 +63,18 @@ def to_onnx(
     Raises:
         InputError: onnx or onnxscript is missing; no such level or width; a model in 16 bits; the
             file deviates by more than 1e-4.
+
+    Examples:
+        >>> import torch
+        >>> from rd_lightning import JointMoments, fit_chain
+        >>> small, large = torch.randn(500, 4), torch.randn(500, 6)
+        >>> moments = JointMoments([4, 6])
+        >>> _ = moments.update([small, large])
+        >>> from rd_lightning.export import to_onnx
+        >>> head = fit_chain(moments, names=["S", "L"])
+        >>> deviation = to_onnx(head, "head.onnx")  # inputs h_S and h_L, output z
+        >>> deviation < 1e-4
+        True
     """
     for package in PACKAGES:
         if find_spec(package) is None:

@@ -38,6 +38,19 @@ def to_exported(
 
     Raises:
         InputError: no such level or width; a model in 16 bits.
+
+    Examples:
+        >>> import torch
+        >>> from rd_lightning import JointMoments, fit_chain
+        >>> small, large = torch.randn(500, 4), torch.randn(500, 6)
+        >>> moments = JointMoments([4, 6])
+        >>> _ = moments.update([small, large])
+        >>> from rd_lightning.export import to_exported
+        >>> head = fit_chain(moments, names=["S", "L"])
+        >>> program = to_exported(head).module()
+        >>> z = program([torch.ones(2, 5, 4), torch.ones(2, 5, 6)])  # (batch, length, width)
+        >>> z.shape
+        torch.Size([2, 5, 6])
     """
     return traced(part_of(model, level, width))[0]
 

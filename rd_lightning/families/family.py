@@ -32,7 +32,16 @@ class Member:
 
 @dataclass(frozen=True)
 class Family:
-    """Members from the smallest to the largest, and the three functions that run them."""
+    """Members from the smallest to the largest, and the three functions that run them.
+
+    Examples:
+        >>> from rd_lightning.families import Family, Member
+        >>> small = Member("S", width=64, checkpoint="s.pt", num_layers=4, num_heads=4)
+        >>> large = Member("L", width=128, checkpoint="l.pt", num_layers=8, num_heads=8)
+        >>> family = Family("mine", (small, large), load=lambda member, folder: ...)
+        >>> [member.name for member in family.up_to("L")]
+        ['S', 'L']
+    """
 
     name: str
     members: tuple[Member, ...]
@@ -68,6 +77,13 @@ def register_family(family: Family) -> Family:
 
     A package makes its own known everywhere with the entry point group ``rd_lightning.families``
     (``mine = "package.module:family"``).
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from rd_lightning.families import MINI, get_family, register_family
+        >>> family = register_family(replace(MINI, name="mine"))
+        >>> get_family("mine") is family
+        True
     """
     _REGISTRY[family.name] = family
     return family
@@ -78,6 +94,11 @@ def get_family(name: str) -> Family:
 
     Raises:
         InputError: there is none of that name.
+
+    Examples:
+        >>> from rd_lightning.families import get_family
+        >>> [(member.name, member.width) for member in get_family("mini").members]
+        [('50K', 32), ('200K', 64), ('800K', 128)]
     """
     if name not in _REGISTRY:
         for point in entry_points(group=ENTRY_POINTS, name=name):

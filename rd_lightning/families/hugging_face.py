@@ -40,6 +40,19 @@ def family_from_config(config: Mapping[str, Any]) -> Family:
     Raises:
         InputError: there is no family of that name, a member is not as described or cannot be
             read, or transformers is not installed.
+
+    Examples:
+        >>> from transformers import EsmConfig, EsmModel
+        >>> for name, width in [("S", 8), ("L", 16)]:
+        ...     config = EsmConfig(
+        ...         vocab_size=33, hidden_size=width, num_hidden_layers=1, num_attention_heads=2,
+        ...         intermediate_size=8, pad_token_id=1, mask_token_id=32,
+        ...     )
+        ...     EsmModel(config).save_pretrained(name)
+        >>> members = [{"name": "S", "path": "S"}, {"name": "L", "path": "L"}]
+        >>> family = family_from_config({"name": "mine", "members": members})
+        >>> [(member.name, member.width) for member in family.members]
+        [('S', 8), ('L', 16)]
     """
     if "members" not in config:
         return get_family(config["name"])

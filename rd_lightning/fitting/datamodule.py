@@ -46,6 +46,13 @@ class FastaDataModule(L.LightningDataModule):
 
     Attributes:
         batches_done: of the part, by an earlier run that this one resumes.
+
+    Examples:
+        >>> from rd_lightning import FastaDataModule
+        >>> data = FastaDataModule(num_sequences=20)  # of the bundled sample
+        >>> plan = data.scan("cpu")
+        >>> plan.summary().num_sequences
+        20
     """
 
     def __init__(

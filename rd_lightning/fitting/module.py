@@ -56,6 +56,23 @@ class RDModule(L.LightningModule):
     Attributes:
         state: moments by group, held out, and of what; global after the fit.
         head: the solved :class:`rd_lightning.RDHead`; None before, and of a part.
+
+    Examples:
+        >>> import lightning as L
+        >>> from rd_lightning import FastaDataModule, RDModule
+        >>> module = RDModule("mini", target="200K")
+        >>> data = FastaDataModule(num_sequences=40, max_residues=100, long="skip", heldout=0)
+        >>> trainer = L.Trainer(
+        ...     max_epochs=1,
+        ...     accelerator="cpu",
+        ...     logger=False,
+        ...     enable_checkpointing=False,
+        ...     enable_progress_bar=False,
+        ...     enable_model_summary=False,
+        ... )
+        >>> trainer.fit(module, datamodule=data)
+        >>> module.head
+        RDHead(50K (32) -> 200K (64), regression=pcr, dtype=torch.float32)
     """
 
     def __init__(

@@ -52,8 +52,7 @@ class RDHead(PushToHub, nn.Module):
 
     Args:
         dims: widths of the levels.
-        blocks: of the second member and all that follow; of the first too, if its level is
-            narrower than it.
+        blocks: of the second member and later ones; of the first too, if its level is narrower.
         member_dims: widths of the members, where they are not those of the levels.
 
     Attributes:
@@ -61,6 +60,15 @@ class RDHead(PushToHub, nn.Module):
         dims: the widths of the levels; without ``keep`` also of the members.
         member_dims: the widths of the members.
         report: the fit's figures and where the head comes from.
+
+    Examples:
+        >>> import torch
+        >>> from rd_lightning import JointMoments, fit_chain
+        >>> small, large, moments = torch.randn(500, 4), torch.randn(500, 6), JointMoments([4, 6])
+        >>> _ = moments.update([small, large])
+        >>> head = fit_chain(moments, names=["S", "L"])
+        >>> torch.equal(head([small, large])[:, :4], head([small]))
+        True
     """
 
     def __init__(
@@ -254,13 +262,9 @@ class RDHead(PushToHub, nn.Module):
         """Write the files of :meth:`save_pretrained` and the model card, ``README.md``."""
         self.save_pretrained(folder)
         trained = any(True for _ in self.parameters())
+        widths = self.member_dims
         card = model_card(
-            self.names,
-            self.dims,
-            self.report,
-            repo_id,
-            member_dims=self.member_dims,
-            trained=trained,
+            self.names, self.dims, self.report, repo_id, member_dims=widths, trained=trained
         )
         (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
 

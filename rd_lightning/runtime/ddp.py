@@ -23,6 +23,14 @@ class FrozenDDPStrategy(DDPStrategy):
     Lightning's own ``DDPStrategy`` wraps the module in ``DistributedDataParallel``, which refuses
     one that has nothing to train. Here there are no gradients to share, so nothing is wrapped; the
     module reduces what it accumulates by itself.
+
+    Examples:
+        >>> import lightning as L
+        >>> from rd_lightning import FrozenDDPStrategy
+        >>> strategy = FrozenDDPStrategy(process_group_backend="gloo")
+        >>> trainer = L.Trainer(accelerator="cpu", devices=2, strategy=strategy, logger=False)
+        >>> trainer.world_size
+        2
     """
 
     def configure_ddp(self) -> None:
