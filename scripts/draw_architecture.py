@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rd_lightning"
 PICTURE = ROOT / "docs" / "pictures" / "architecture.svg"
-NOT_DRAWN = {"mini", "conf", "errors"}
-"""Data, and the exceptions that every package imports."""
+NOT_DRAWN = {"mini", "conf", "errors", "__main__"}
+"""Data, the exceptions that every package imports, and ``python -m rd_lightning``."""
 COMMANDS = ("embed", "evaluate", "fit", "merge")
 PLACES: dict[str, tuple[float, int, str]] = {
     "embed": (0.6, 6, "rd-embed"),
@@ -23,6 +23,7 @@ PLACES: dict[str, tuple[float, int, str]] = {
     "merge": (6.9, 6, "rd-merge"),
     "evaluation": (2.7, 5, "assays, probes, statistics"),
     "export": (-1.6, 4, "ONNX, torch.export"),
+    "metrics": (7.4, 4, "torchmetrics of a head"),
     "fitting": (4.8, 4, "FASTA to moments to head"),
     "embedding": (0.6, 3, "FASTA to embeddings"),
     "distillation": (3.5, 3, "moments, regression, solve"),

@@ -206,7 +206,12 @@ def test_the_reference_holds_the_public_interface():
         re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
     )
     names = {name.rsplit(".", 1)[-1] for name in listed}
-    for package in ("rd_lightning", "rd_lightning.families", "rd_lightning.export"):
+    for package in (
+        "rd_lightning",
+        "rd_lightning.families",
+        "rd_lightning.export",
+        "rd_lightning.metrics",
+    ):
         assert set(importlib.import_module(package).__all__) <= names
     for name in listed:
         module, _, attribute = name.rpartition(".")

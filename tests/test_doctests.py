@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import rd_lightning
-from rd_lightning import export, families
+from rd_lightning import export, families, metrics
 
 PUBLIC = {
     name: getattr(package, name)
-    for package in (rd_lightning, families, export)
+    for package in (rd_lightning, families, export, metrics)
     for name in package.__all__
 }
-WITHOUT = {"ESM2", "MINI", "JointMoments", "Member", "load_esm2", "load_mini", "sample_fasta"}
+WITHOUT = {"ESM2", "MINI", "Member", "load_esm2", "load_mini", "sample_fasta"}
 """Constants, and names that the examples of others show or that need downloads."""
 
 

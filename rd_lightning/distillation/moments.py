@@ -52,8 +52,10 @@ class JointMoments(FlatMetric):
             given, as a cached covariance takes as much memory as the state.
 
     Example:
-        >>> moments = JointMoments(dims=[320, 480])
-        >>> moments.update([h8, h35]).covariance  # equals torch.cov(torch.cat([h8, h35], 1).T)
+        >>> h8, h35 = torch.randn(100, 3).double(), torch.randn(100, 5).double()
+        >>> moments = JointMoments(dims=[3, 5]).update([h8, h35])
+        >>> torch.allclose(moments.covariance, torch.cov(torch.cat([h8, h35], 1).T))
+        True
     """
 
     def __init__(
