@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -105,15 +105,6 @@ class Accumulator:
             InputError: an embedding is not finite and may not be skipped, or one window is too
                 large for the device; the record is named.
         """
-        try:
-            self._add(batch, moments)
-        except WindowTooLarge as error:
-            raise error.named(self.name(error.windows)) from error
-        self.num_residues.update(batch.num_residues)
-        if self._finite.due:
-            self.check()
-
-    def _add(self, batch: Batch, moments: JointMoments) -> None:
         for number, (piece, blocks) in enumerate(self._embed(batch)):
             finite = finite_rows(blocks)
             rows = blocks if self.transform is None else self.transform(blocks)
@@ -121,6 +112,9 @@ class Accumulator:
             self._finite.add(piece.windows, finite)
             if number:
                 self.num_pieces.update(1)
+        self.num_residues.update(batch.num_residues)
+        if self._finite.due:
+            self.check()
 
     def mean(self, batch: Batch) -> Float64[Tensor, " D"]:
         """Mean of the finite rows of a batch, for a shift that all processes share."""
@@ -139,8 +133,11 @@ class Accumulator:
                 "weights or the precision, or pass on_nonfinite=skip to leave such residues out"
             )
 
-    def _embed(self, batch: Batch):
-        return embed_in_pieces(self.backbones, batch, max_residues=self.max_residues)
+    def _embed(self, batch: Batch) -> Iterator[tuple[Batch, list[Tensor]]]:
+        try:
+            yield from embed_in_pieces(self.backbones, batch, max_residues=self.max_residues)
+        except WindowTooLarge as error:
+            raise error.named(self.name(error.windows)) from error
 
 
 def _counter() -> SumMetric:
