@@ -11,7 +11,11 @@ from rd_lightning import JointMoments, RDHead, fit_chain
 from rd_lightning.cli.aliases import ALIASES, canonical
 from rd_lightning.cli.help import read_config
 from rd_lightning.cli.overrides import config_folder, misspelt_override
+from rd_lightning.embed import main as embed_main
 from rd_lightning.errors import InputError
+from rd_lightning.families import sample_fasta
+from rd_lightning.fit import main as fit_main
+from rd_lightning.merge import main as merge_main
 
 from ..conftest import clean_environment, family_rows
 
@@ -100,38 +104,44 @@ def test_a_value_with_signs_of_hydras_is_told_how_to_be_quoted():
     assert misspelt_override("fit", ['data.fasta="a[b].fasta"']) is None
 
 
-def run(folder: Path, command: str, *words: str) -> str:
+FIT = ("fasta=x.fasta", "level=200K", "heldout=0.2", "max_residues=400", "precision=32-true")
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch) -> Path:
+    records = sample_fasta().read_text().split(">")[:15]
+    (tmp_path / "x.fasta").write_text(">".join(records))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    return tmp_path
+
+
+def test_a_fit_a_merge_and_an_embedding_in_other_words(inside, capsys):
+    sys.argv = ["rd-fit", *FIT, "device=cpu", "out=one"]
+    fit_main()
+    assert "1 x cpu, 32-true" in capsys.readouterr().out
+    sys.argv = ["rd-merge", "state=one/moments.safetensors", "out=merged"]
+    merge_main()
+    assert RDHead.from_pretrained("merged/head").names == ("50K", "200K")
+    short = ("data.fasta=x.fasta", "data.max_residues=100", "data.long=truncate")
+    sys.argv = ["rd-embed", "head=merged/head", *short, "target=50K", "device=cpu", "out=e.h5"]
+    embed_main()
+    with h5py.File("e.h5") as file:
+        assert {len(vector) for vector in file["per-protein"].values()} == {32}
+
+
+@pytest.mark.slow
+def test_a_fit_on_two_processes_in_other_words(inside):
+    """Lightning starts the second process with the command line that Hydra read."""
     done = subprocess.run(
-        [sys.executable, "-m", f"rd_lightning.{command}", *words],
+        [sys.executable, "-m", "rd_lightning.fit", *FIT, "trainer=ddp_cpu", "out=two"],
         capture_output=True,
         text=True,
-        timeout=240,
         env=clean_environment(),
-        cwd=folder,
+        cwd=inside,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_fit_on_two_processes_a_merge_and_an_embedding_in_other_words(tmp_path, fasta):
-    """Lightning starts the second process with the command line that Hydra read."""
-    sample = tmp_path / "x.fasta"
-    bundled = (config_folder().parent / "rd_lightning" / "mini" / "sample.fasta").read_text()
-    sample.write_text(">".join(bundled.split(">")[:15]))
-    words = ("fasta=x.fasta", "level=200K", "heldout=0.2", "max_residues=400", "num_groups=1")
-    said = run(tmp_path, "fit", *words, "trainer=ddp_cpu", "precision=32-true", "out=two")
-    assert "2 x cpu, 32-true" in said
-    said = run(tmp_path, "fit", *words, "device=cpu", "out=one")
-    assert "1 x cpu, 32-true" in said
-    one, two = (JointMoments.load(tmp_path / n / "moments.safetensors") for n in ("one", "two"))
-    assert one.num_rows == two.num_rows
-    run(tmp_path, "merge", "state=one/moments.safetensors", "out=merged")
-    assert RDHead.from_pretrained(tmp_path / "merged" / "head").names == ("50K", "200K")
-
-    short = ("data.fasta=x.fasta", "data.max_residues=100", "data.long=truncate")
-    run(tmp_path, "embed", "head=merged/head", *short, "target=50K", "device=cpu", "out=e.h5")
-    with h5py.File(tmp_path / "e.h5") as file:
-        assert {len(vector) for vector in file["per-protein"].values()} == {32}
+    assert "2 x cpu, 32-true" in done.stdout
 
 
 def test_an_evaluation_in_other_words(tmp_path):
