@@ -40,7 +40,7 @@ def table(card: str, section: str) -> list[list[str]]:
     assert body
     rows = [re.split(r" (?<!\\)\| ", line[2:-2]) for line in body[1].splitlines()]
     assert len({len(row) for row in rows}) == 1
-    assert set(rows[1]) == {"---"}
+    assert all(re.fullmatch("-{2,}[-:]", rule) for rule in rows[1])
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
