@@ -70,6 +70,7 @@ def test_a_very_long_record(tmp_path):
         (b"no gzip", "x.fasta.gz", "cannot be read|not a FASTA"),
         (b"(\xb5/\xfd broken", "x.fasta.zst", "cannot be read after record 0"),
     ],
+    ids=["empty", "blank lines", "no heading", "cut gzip", "no gzip", "broken zstd"],
 )
 def test_unusable_files(tmp_path, content, name, message):
     path = write(tmp_path, content, name)
