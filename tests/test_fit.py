@@ -133,13 +133,13 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, monkeypatch, c
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("override", ["data.fasta=none.fasta", *WRONG_TYPES])
-def test_the_process_fails_with_one_line(tmp_path, override):
+def test_the_process_fails_with_one_line(tmp_path):
+    override = "data.fasta=none.fasta"
     done = rd_fit(tmp_path, override)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ")
-    assert {**BAD, **WRONG_TYPES}[override] in done.stderr
+    assert BAD[override] in done.stderr
     assert not any(tmp_path.iterdir())
 
 

@@ -1,5 +1,7 @@
 """Parts of a fit, merged into the whole: a map-reduce."""
 
+import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from rd_lightning import JointMoments, RDHead
 from rd_lightning.errors import InputError
 from rd_lightning.fitting.state import FitState, Part
+from rd_lightning.merge import main
 
 from .conftest import SEEDS, clean_environment, family_rows, random_sequences
 from .fitting.test_checkpoint import assert_same, finish, rd_fit, start
@@ -19,15 +22,18 @@ IDENTITY = {"family": "tiny", "names": ["A", "B"], "weights": {"A": "1", "B": "2
 
 
 def merge(folder: Path, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "rd_lightning.merge", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env=clean_environment(),
-        cwd=folder,
-    )
-    return done.returncode, done.stdout + done.stderr
+    """The command in this process: exit status, and what it printed."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["rd-merge", *arguments])
+        patch.setenv("COLUMNS", "100")
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            try:
+                main()
+            except SystemExit as done:
+                return int(done.code or 0), said.getvalue()
+    return 0, said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +94,22 @@ def test_the_whole_and_a_part_overlap(folder):
     assert "with another plan (part 1 of 1); residues would count twice" in said
 
 
+def test_the_process_fails_with_one_line(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "rd_lightning.merge", "out=none"],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=clean_environment(),
+        cwd=folder,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "name the states" in done.stderr
+    assert not (folder / "none").exists()
+
+
 def test_bad_input(folder):
-    status, said = merge(folder, "out=none")
-    assert status == 1
-    assert "name the states" in said
     status, said = merge(folder, "nothing.safetensors", "out=none")
     assert status == 1
     assert "nothing.safetensors: no such file" in said
