@@ -4,8 +4,13 @@
 class InputError(ValueError):
     """A user's file, setting or tensor is not usable; the message says what, where, what to do.
 
-    Commands print it as one line and exit with status 1; in Python it is a ``ValueError``.
+    Commands print it as one line and exit with status 1; in Python it is a ``ValueError``. An id or
+    a cell in the message may hold anything: what cannot be printed is shown as Python writes it.
     """
+
+    def __init__(self, message: str = "") -> None:
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        super().__init__(shown)
 
     reported_elsewhere = False
     """Whether another process of the same run reports it to the user."""

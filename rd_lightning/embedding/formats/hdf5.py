@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,18 +139,30 @@ class EmbeddingFile:
     """An HDF5 file of ours, to be read and topped up.
 
     Raises:
-        InputError: there is no such file, or it is not one of ours.
+        InputError: there is no such file, it is not one of ours, or it is damaged; here, and
+            where the damage is only met when something is read.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such file")
-        try:
+        with self._reading("not an embedding file of rd-embed"):
             self._file: Any = h5py.File(self.path, "r")
             self.metadata = json.loads(self._file.attrs[METADATA])
-        except (OSError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"{self.path}: not an embedding file of rd-embed ({error})") from error
+            if missing := [key for key, kind in _SAYS.items() if not _is(self.metadata, key, kind)]:
+                raise ValueError(f"its description lacks {', '.join(missing)}")
+
+    @contextmanager
+    def _reading(self, problem: str = "damaged") -> Iterator[None]:
+        """What h5py raises for a file that is not as it was written, in one line."""
+        try:
+            yield
+        except InputError:
+            raise
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.path}: {problem} ({reason}); make it again") from error
 
     def close(self) -> None:
         self._file.close()
@@ -157,15 +170,42 @@ class EmbeddingFile:
     @property
     def digests(self) -> np.ndarray:
         """(records,) uint64 of the sequences, in order."""
-        return self._file["index/digest"][:]
+        with self._reading():
+            return self._file["index/digest"][:]
 
     @property
     def ids(self) -> list[str]:
-        return self._file["index/id"].asstr()[:].tolist()
+        with self._reading():
+            return self._file["index/id"].asstr()[:].tolist()
 
     def vectors(self, pooling: str, id: str) -> Tensor:
-        """(width,) or (residues, width) float32 or float16."""
-        return torch.from_numpy(self._file[GROUPS[pooling]][safe_name(id)][:])
+        """(width,) or (residues, width) float32 or float16.
+
+        Raises:
+            InputError: the file has no such pooling or record, or it is damaged there.
+        """
+        place = f"{GROUPS.get(pooling)}/{safe_name(id)}"
+        with self._reading():
+            if place not in self._file:
+                raise InputError(f"{self.path}: no {pooling} vectors of {id}")
+            return torch.from_numpy(self._file[place][:])
+
+
+_SAYS = {
+    "width": int,
+    "levels": list,
+    "dims": list,
+    "poolings": list,
+    "dtype": str,
+    "head_digest": str,
+    "weights": dict,
+    "settings": dict,
+}
+"""What the description of a file holds, that a reader uses, and as what."""
+
+
+def _is(value: Any, key: str, kind: type) -> bool:
+    return isinstance(value, dict) and isinstance(value.get(key), kind)
 
 
 class HDF5TopUp(Writer):

@@ -1,0 +1,54 @@
+"""Damaged files for the tests of readers: as a disk, a transfer or an editor may leave them."""
+
+import os
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from rd_lightning.errors import InputError
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+"""Inputs a reader is given in one test; FUZZ_EXAMPLES=5000 pytest -k fuzz for a long search."""
+
+fuzzed = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """The content cut short, with bytes changed, or with a stretch replaced, removed or doubled;
+    or bytes that have nothing to do with it."""
+    kind = draw(st.sampled_from(["cut", "change", "replace", "remove", "double", "random"]))
+    if kind == "random":
+        return draw(st.binary(max_size=300))
+    start = draw(st.integers(0, max(len(content) - 1, 0)))
+    if kind == "cut":
+        return content[:start]
+    if kind == "change":
+        changed = bytearray(content)
+        for place in draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=8)):
+            changed[place] = draw(st.integers(0, 255))
+        return bytes(changed)
+    stop = min(start + draw(st.integers(1, 64)), len(content))
+    between = {
+        "replace": lambda: draw(st.binary(max_size=64)),
+        "remove": lambda: b"",
+        "double": lambda: content[start:stop] * 2,
+    }[kind]()
+    return content[:start] + between + content[stop:]
+
+
+def result_or_input_error(read: Callable[[], object]) -> str | None:
+    """The message of the documented exception, which is one line; None where there is a result.
+    Any other exception passes."""
+    try:
+        read()
+    except InputError as error:
+        message = str(error)
+        assert message and "\n" not in message, message
+        return message
+    return None

@@ -1,0 +1,23 @@
+import copy
+
+import pytest
+
+from rd_lightning.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("\ud800", r"\ud800"),
+        ("蛋白 [x] :B:", "蛋白 [x] :B:"),
+        ("a\u2028b", r"a\u2028b"),
+    ],
+)
+def test_a_message_is_one_line_that_can_be_printed(text, shown):
+    error = InputError(f"x.csv: no column {text}")
+    assert str(error) == f"x.csv: no column {shown}"
+    assert len(str(error).splitlines()) == 1
+    str(error).encode()
+    assert str(copy.copy(error)) == str(error)  # as another process gets it
