@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..runtime.files import write_json
+from ..runtime.files import read_json, write_json
 from ..runtime.provenance import differences
 from .pooling import Pooling
 
@@ -68,10 +68,7 @@ class Spool:
             folder.mkdir(parents=True)
             write_json(path, manifest)
             return False
-        try:
-            found = json.loads(path.read_text())
-        except json.JSONDecodeError:
-            found = {}
+        found = read_json(path, f"remove {folder} and run the command again")
         wanted = json.loads(json.dumps(manifest))
         differing = differences(found, wanted, names=("there", "now"))
         if differing:
@@ -82,12 +79,22 @@ class Spool:
         return True
 
     def done(self) -> np.ndarray:
-        """(n,) bool: which sequences are there."""
+        """(n,) bool: which sequences are there.
+
+        Raises:
+            InputError: a log is damaged.
+        """
         done = np.zeros(len(self.lengths), bool)
         for path in self.folder.glob("done.*"):
             raw = path.read_bytes()
-            done[np.frombuffer(raw[: len(raw) // 4 * 4], np.uint32)] = True
+            numbers = np.frombuffer(raw[: len(raw) // 4 * 4], np.uint32)
+            if numbers.size and numbers.max() >= len(done):
+                raise self._damaged(path)
+            done[numbers] = True
         return done
+
+    def _damaged(self, path: Path) -> InputError:
+        return InputError(f"{path}: damaged; remove {self.folder} and run the command again")
 
     def write(self, sequences: Sequence[int], vectors: Mapping[Pooling, Tensor]) -> None:
         """Vectors of whole sequences: (s, width), or (their residues, width), one after another."""
@@ -104,6 +111,8 @@ class Spool:
         """(width,), or (residues, width), of the stored dtype."""
         first, number = self._place(pooling, index)
         raw = bytearray(os.pread(self._files[pooling], number * self._row, first * self._row))
+        if len(raw) < number * self._row:
+            raise self._damaged(self.folder / f"{pooling}.raw")
         rows = torch.frombuffer(raw, dtype=self.dtype).view(number, self.width)
         return rows if pooling == "residue" else rows[0]
 

@@ -53,6 +53,21 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: str | os.PathLike, advice: str) -> dict[str, Any]:
+    """What :func:`write_json` wrote of a mapping; ``advice`` says what to do about a damaged file.
+
+    Raises:
+        InputError: the file is damaged: not JSON, or not of a mapping.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {type(value).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON, or cut short ({error}); {advice}") from error
+    return value
+
+
 def write_tensors(
     path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
