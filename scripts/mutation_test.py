@@ -1,0 +1,195 @@
+"""Mutation testing: do the tests notice when a line of the mathematics or the bookkeeping is wrong?
+
+    python scripts/mutation_test.py --per-file 15                a sample of 15 mutants a file
+    python scripts/mutation_test.py --only distillation/solve.py  all mutants of one file
+
+Each mutant is a copy of the package in which one operator, comparison, constant or statement is
+another. It is killed if its file's tests fail, or run for too long. Messages of errors, assertions,
+annotations and docstrings are not mutated. The survivors are listed: a test is missing, or the
+mutant computes the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = {
+    "distillation/moments.py": ["tests/distillation/test_moments*.py"],
+    "distillation/linalg.py": ["tests/distillation/test_linalg.py", "tests/distillation/test_so*"],
+    "distillation/regression.py": ["tests/distillation/test_regression.py"],
+    "distillation/solve.py": ["tests/distillation/test_solve*.py"],
+    "head/head.py": ["tests/head/test_head*.py"],
+    "fitting/plan.py": ["tests/fitting/test_plan*.py"],
+    "fitting/state.py": ["tests/fitting/test_state*.py", "tests/test_merge.py"],
+    "data/sharding.py": ["tests/data/test_sharding.py"],
+    "data/windows.py": ["tests/data/test_windows.py", "tests/fitting/test_plan*.py"],
+}
+"""File of the package: the tests that are to notice."""
+SLOW_PARTS = "not processes and not process and not command and not whole"
+_COMPARE = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+}
+_ARITHMETIC = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult,
+    ast.Pow: ast.Mult,
+}
+
+
+def mutants(source: str) -> Iterator[tuple[int, str, str]]:
+    """(line, what is other, mutated source) of every mutant of a file."""
+    tree = ast.parse(source)
+    for number, node in enumerate(_sites(tree)):
+        for change in _changes(node):
+            mutated = copy.deepcopy(tree)
+            other = list(_sites(mutated))[number]
+            before = ast.unparse(other)
+            change(other)
+            after = ast.unparse(other)
+            if after != before:
+                line = getattr(node, "lineno", 0)
+                yield line, f"{_short(before)}  ->  {_short(after)}", ast.unparse(mutated)
+
+
+def _sites(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that can be mutated, in the order of the file."""
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns", "decorator_list") or isinstance(tree, ast.AnnAssign):
+            if not (isinstance(tree, ast.AnnAssign) and name == "value"):
+                continue
+        for node in value if isinstance(value, list) else [value]:
+            if not isinstance(node, ast.AST) or isinstance(node, (ast.Raise, ast.Assert)):
+                continue
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                continue  # a docstring
+            if isinstance(node, (ast.JoinedStr, ast.ImportFrom, ast.Import)):
+                continue
+            yield node
+            yield from _sites(node)
+
+
+def _changes(node: ast.AST) -> Iterator:
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in _COMPARE:
+        yield lambda n: n.ops.__setitem__(0, _COMPARE[type(n.ops[0])]())
+    elif isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in _ARITHMETIC:
+        yield lambda n: setattr(n, "op", _ARITHMETIC[type(n.op)]())
+    elif isinstance(node, ast.BoolOp):
+        yield lambda n: setattr(n, "op", ast.Or() if isinstance(n.op, ast.And) else ast.And())
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+        yield lambda n: setattr(n, "op", ast.UAdd())
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield lambda n: setattr(n, "value", not n.value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        yield lambda n: setattr(n, "value", n.value + 1)
+    elif isinstance(node, (ast.If, ast.IfExp)):
+        yield lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield lambda n: setattr(n, "value", ast.Constant(None))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 70 else text[:67] + "..."
+
+
+def preload() -> None:
+    """What takes seconds to import, once; a mutant's process is a fork of this one."""
+    import hypothesis  # noqa: F401
+    import lightning.pytorch  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import pytest  # noqa: F401
+    import scipy.stats  # noqa: F401
+    from esm.model.esm2 import ESM2  # noqa: F401
+
+
+def killed(folder: Path, patterns: list[str], seconds: float) -> str | None:
+    """What noticed: "failed", or "time"; None if the tests pass."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+        os.environ["PYTHONPATH"] = str(folder)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        import pytest
+
+        files = [str(p) for pattern in patterns for p in sorted(folder.glob(pattern))]
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-k", SLOW_PARTS]
+        os._exit(int(pytest.main([*options, *files])))
+    stop = time.monotonic() + seconds
+    while time.monotonic() < stop:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return None if os.waitstatus_to_exitcode(status) == 0 else "failed"
+        time.sleep(0.05)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "time"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--per-file", type=int, help="a random sample of so many; all by default")
+    parser.add_argument("--only", choices=TARGETS, nargs="*", default=list(TARGETS))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    preload()
+    made = noticed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("rd_lightning", "conf", "tests"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        for name in options.only:
+            path = folder / "rd_lightning" / name
+            source = path.read_text()
+            started = time.monotonic()
+            if killed(folder, TARGETS[name], 600):
+                sys.exit(f"{name}: its tests fail as it is")
+            limit = 10 + 4 * (time.monotonic() - started)
+            every = list(mutants(source))
+            chosen = every
+            if options.per_file is not None and options.per_file < len(every):
+                chosen = random.Random(f"{options.seed} {name}").sample(every, options.per_file)
+            survivors = []
+            for line, what, text in sorted(chosen, key=lambda m: m[0]):
+                path.write_text(text)
+                if killed(folder, TARGETS[name], limit) is None:
+                    survivors.append(f"  survived: line {line}: {what}")
+            path.write_text(source)
+            print(f"{name}: {len(chosen) - len(survivors)} of {len(chosen)} killed", end="")
+            print(f" ({len(every)} can be made)", *survivors, sep="\n", flush=True)
+            made, noticed = made + len(chosen), noticed + len(chosen) - len(survivors)
+    print(f"{made} mutants, {noticed} killed, {made - noticed} survived (seed {options.seed})")
+
+
+if __name__ == "__main__":
+    main()
