@@ -79,9 +79,9 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
 def _sites(tree: ast.AST) -> Iterator[ast.AST]:
     """Nodes that can be mutated, in the order of the file."""
     for name, value in ast.iter_fields(tree):
-        if name in ("annotation", "returns", "decorator_list") or isinstance(tree, ast.AnnAssign):
-            if not (isinstance(tree, ast.AnnAssign) and name == "value"):
-                continue
+        of_types = isinstance(tree, ast.AnnAssign) and name != "value"
+        if of_types or name in ("annotation", "returns", "decorator_list"):
+            continue
         for node in value if isinstance(value, list) else [value]:
             if not isinstance(node, ast.AST) or isinstance(node, (ast.Raise, ast.Assert)):
                 continue
