@@ -1,8 +1,10 @@
 import itertools
 
+import numpy as np
 import pytest
 
-from rd_lightning.data.sharding import Shard, parse_part
+from rd_lightning.data.scan import scan_fasta
+from rd_lightning.data.sharding import Shard, ShardedBatches, parse_part
 from rd_lightning.errors import InputError
 
 NUM_BATCHES = 101
@@ -41,6 +43,31 @@ def test_steps_are_what_all_processes_take():
         assert list(hands[0].step(step)) == [h[step] for h in hands if h[step] >= 0]
     with pytest.raises(IndexError):
         hands[0][len(hands[0])]
+
+
+def test_alone_a_process_takes_every_batch_in_order():
+    assert list(Shard(NUM_BATCHES)) == list(range(NUM_BATCHES))
+    assert list(Shard(NUM_BATCHES, done=98)) == [98, 99, 100]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_come_in_order_whoever_makes_them(tmp_path, num_workers):
+    (tmp_path / "x.fasta").write_text(">a\nMKV\n>b\nMKVA\n")
+    numbers = np.array([7, 3, 9, 4, 1])
+    with scan_fasta(tmp_path / "x.fasta") as store:
+        for rank, expected in enumerate(([7, 9, 1], [3, 4, -1])):
+            shard = Shard(len(numbers), rank=rank, world_size=2)
+            batches = ShardedBatches(store.folder, shard, _number, numbers)
+            assert len(batches) == 3
+            assert list(batches.loader("cpu", num_workers)) == expected
+        batches = ShardedBatches(store.folder, Shard(3), _number)
+        assert list(batches.loader("cpu", num_workers)) == [0, 1, 2]
+
+
+def _number(store, number: int) -> int:
+    """A batch that is its number; the workers' store is open."""
+    assert store.id(0) == "a"
+    return number
 
 
 def test_parts():
