@@ -7,18 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from rd_lightning import JointMoments, RDHead
-from rd_lightning.errors import InputError
-from rd_lightning.fitting.state import FitState, Part
+from rd_lightning import RDHead
+from rd_lightning.fitting.state import FitState
 from rd_lightning.merge import main
 
-from .conftest import SEEDS, clean_environment, family_rows, random_sequences
+from .conftest import clean_environment, random_sequences
 from .fitting.test_checkpoint import assert_same, finish, rd_fit, start
-
-DIMS = [5, 9]
-IDENTITY = {"family": "tiny", "names": ["A", "B"], "weights": {"A": "1", "B": "2"}}
 
 
 def merge(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -123,51 +118,3 @@ def test_more_parts_than_batches(folder):
     status, said = finish(start(folder, "out=empty", "data.part=900/1000"))
     assert status == 1
     assert "part 900 of 1000 is empty" in said
-
-
-def state_of(rows, content: str, *, index=1, of=1, identity=None, groups=1) -> FitState:
-    state = FitState(DIMS, groups)
-    state.identity = dict(identity or IDENTITY)
-    for g, moments in enumerate(state.groups):
-        moments.update([r[g::groups] for r in rows])
-    state.parts = [Part(content, f"plan of {content}", {}, index, of, 3, 3)]
-    return state
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_states_of_different_data_and_shifts_add_up(tmp_path, seed):
-    one, two = family_rows(200, DIMS, seed), family_rows(300, DIMS, seed + 10, mean=3)
-    merged = state_of(one, "x").merge_(state_of(two, "y"))
-    rows = torch.cat([torch.cat([a, b]) for a, b in zip(one, two, strict=True)], dim=1)
-    error = (merged.total.covariance - torch.cov(rows.T)).norm() / torch.cov(rows.T).norm()
-    assert error < 1e-12
-    merged.save(tmp_path / "m")
-    loaded = FitState.load(tmp_path / "m")
-    assert loaded.parts == merged.parts
-    assert loaded.identity == merged.identity
-    assert torch.equal(loaded.total.covariance, merged.total.covariance)
-    assert torch.equal(JointMoments.load(tmp_path / "m").covariance, merged.total.covariance)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_groups_add_up_to_the_whole(tmp_path, seed):
-    rows = family_rows(300, DIMS, seed)
-    state = state_of(rows, "x", groups=4)
-    expected = torch.cov(torch.cat(rows, dim=1).T)
-    assert (state.total.covariance - expected).norm() / expected.norm() < 1e-12
-    state.to("cpu").save(tmp_path / "m")
-    loaded = FitState.load(tmp_path / "m")
-    assert [m.num_rows for m in loaded.groups] == [75] * 4
-    assert torch.equal(loaded.groups[2].covariance, state.groups[2].covariance)
-
-
-def test_states_that_do_not_go_together():
-    rows = family_rows(50, DIMS, 0)
-    one = state_of(rows, "x")
-    other = {**IDENTITY, "weights": {"A": "1", "B": "3"}}
-    with pytest.raises(InputError, match=r"weights\.B: 2 in one, 3 in the other"):
-        one.clone().merge_(state_of(rows, "y", identity=other))
-    with pytest.raises(InputError, match="num_groups: 1 in one, 2 in the other"):
-        one.clone().merge_(state_of(rows, "y", groups=2))
-    with pytest.raises(InputError, match="part 1 of 1 of these sequences is in already"):
-        one.clone().merge_(state_of(rows, "x"))

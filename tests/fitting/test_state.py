@@ -1,0 +1,141 @@
+"""What adds up, what does not go together, and the file."""
+
+import pytest
+import torch
+
+from rd_lightning import JointMoments
+from rd_lightning.errors import InputError
+from rd_lightning.fitting.plan import HELDOUT
+from rd_lightning.fitting.state import FitState, Part, solve_state
+
+from ..conftest import SEEDS, family_rows
+
+DIMS = [5, 9]
+IDENTITY = {"family": "tiny", "names": ["A", "B"], "weights": {"A": "1", "B": "2"}}
+
+
+def state_of(rows, content: str, *, index=1, of=1, identity=None, groups=1) -> FitState:
+    state = FitState(DIMS, groups)
+    state.identity = dict(identity or IDENTITY)
+    for g, moments in enumerate(state.groups):
+        moments.update([r[g::groups] for r in rows])
+    state.parts = [Part(content, f"plan of {content}", {}, index, of, 3, 3)]
+    return state
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_states_of_different_data_and_shifts_add_up(tmp_path, seed):
+    one, two = family_rows(200, DIMS, seed), family_rows(300, DIMS, seed + 10, mean=3)
+    merged = state_of(one, "x").merge_(state_of(two, "y"))
+    rows = torch.cat([torch.cat([a, b]) for a, b in zip(one, two, strict=True)], dim=1)
+    error = (merged.total.covariance - torch.cov(rows.T)).norm() / torch.cov(rows.T).norm()
+    assert error < 1e-12
+    merged.save(tmp_path / "m")
+    loaded = FitState.load(tmp_path / "m")
+    assert loaded.parts == merged.parts
+    assert loaded.identity == merged.identity
+    assert torch.equal(loaded.total.covariance, merged.total.covariance)
+    assert torch.equal(JointMoments.load(tmp_path / "m").covariance, merged.total.covariance)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_groups_add_up_to_the_whole(tmp_path, seed):
+    rows = family_rows(300, DIMS, seed)
+    state = state_of(rows, "x", groups=4)
+    expected = torch.cov(torch.cat(rows, dim=1).T)
+    assert (state.total.covariance - expected).norm() / expected.norm() < 1e-12
+    state.to("cpu").save(tmp_path / "m")
+    loaded = FitState.load(tmp_path / "m")
+    assert [m.num_rows for m in loaded.groups] == [75] * 4
+    assert torch.equal(loaded.groups[2].covariance, state.groups[2].covariance)
+
+
+def test_states_that_do_not_go_together():
+    rows = family_rows(50, DIMS, 0)
+    one = state_of(rows, "x")
+    other = {**IDENTITY, "weights": {"A": "1", "B": "3"}}
+    with pytest.raises(InputError, match=r"weights\.B: 2 in one, 3 in the other"):
+        one.clone().merge_(state_of(rows, "y", identity=other))
+    with pytest.raises(InputError, match="num_groups: 1 in one, 2 in the other"):
+        one.clone().merge_(state_of(rows, "y", groups=2))
+    with pytest.raises(InputError, match="part 1 of 1 of these sequences is in already"):
+        one.clone().merge_(state_of(rows, "x"))
+
+
+def shares(index: int, of: int, *, done: int = 3, plan: str = "p") -> FitState:
+    """A state of one share of the sequences x."""
+    state = state_of(family_rows(20, DIMS, index), "x", index=index, of=of)
+    state.parts = [Part("x", plan, {}, index, of, done, 3)]
+    return state
+
+
+def test_shares_of_one_plan_add_up_each_once():
+    whole = shares(1, 3).merge_(shares(3, 3)).merge_(shares(2, 3))
+    assert [part.index for part in whole.parts] == [1, 3, 2]
+    assert whole.total.num_rows == 60
+    with pytest.raises(InputError, match="part 2 of 3 of these sequences is in already"):
+        whole.merge_(shares(2, 3))
+    with pytest.raises(InputError, match=r"another plan \(part 1 of 3\); residues would count"):
+        whole.merge_(shares(2, 4))
+    with pytest.raises(InputError, match=r"another plan \(part 1 of 3\)"):
+        whole.merge_(shares(2, 3, plan="q"))
+    assert whole.total.num_rows == 60
+
+
+def test_an_unfinished_share_is_not_added():
+    message = r"x\.st: is of an unfinished run \(2 of 3 batches\); finish it with rd-fit resume="
+    with pytest.raises(InputError, match=message):
+        shares(1, 2).merge_(shares(2, 2, done=2), name="x.st")
+    with pytest.raises(InputError, match=message):
+        shares(1, 2, done=2).merge_(shares(2, 2), name="x.st")
+    assert shares(1, 2).unusable() is None
+    assert FitState(DIMS).unusable() is None  # of data without a plan
+
+
+def test_held_out_rows_are_apart(tmp_path):
+    rows, heldout = family_rows(60, DIMS, 0), family_rows(40, DIMS, 1)
+    state = FitState(DIMS, 2)
+    state.set_shift_(torch.cat(rows, dim=1).mean(dim=0))
+    state.of_group(0).update([r[:30] for r in rows])
+    state.of_group(1).update([r[30:] for r in rows])
+    state.of_group(HELDOUT).update(heldout)
+    state.identity = dict(IDENTITY)
+    state.save(tmp_path / "m")
+    for found in (state, state.clone(), FitState.load(tmp_path / "m")):
+        for moments, given in ((found.total, rows), (found.heldout, heldout)):
+            expected = torch.cov(torch.cat(given, dim=1).T)
+            assert (moments.covariance - expected).norm() / expected.norm() < 1e-12
+        assert [m.num_rows for m in found.all_moments] == [30, 30, 40]
+        assert torch.equal(found.shift, state.groups[0].shift)
+        assert found.identity == IDENTITY
+    size = sum(DIMS) ** 2 * 8
+    assert 3 * size <= state.num_bytes <= 3 * (size + 10 * sum(DIMS) * 8)
+
+
+def test_a_clone_shares_nothing():
+    state = shares(1, 2)
+    copy = state.clone()
+    copy.merge_(shares(2, 2))
+    copy.identity["family"] = "other"
+    assert (state.total.num_rows, copy.total.num_rows) == (20, 40)
+    assert len(state.parts) == 1 and state.identity == IDENTITY
+
+
+def test_files_that_are_no_state(tmp_path):
+    moments = JointMoments(DIMS)
+    moments.update(family_rows(20, DIMS, 0))
+    moments.save(tmp_path / "m")
+    with pytest.raises(InputError, match="not the state of a fit"):
+        FitState.load(tmp_path / "m")
+
+
+def test_a_state_without_names_is_not_solved():
+    state = shares(1, 1)
+    state.identity = {}
+    with pytest.raises(InputError, match="does not say which members"):
+        solve_state(state, {})
+    head = solve_state(shares(1, 1), {}, {"where": "here"})
+    assert head.names == ("A", "B") and head.dims == tuple(DIMS)
+    assert head.report.context["where"] == "here"
+    assert [part["index"] for part in head.report.context["parts"]] == [1]
+    assert head.report.num_residues == 20
