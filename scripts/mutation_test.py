@@ -32,7 +32,7 @@ TARGETS = {
     "distillation/solve.py": ["tests/distillation/test_solve*.py"],
     "head/head.py": ["tests/head/test_head*.py"],
     "fitting/plan.py": ["tests/fitting/test_plan*.py"],
-    "fitting/state.py": ["tests/fitting/test_state*.py", "tests/test_merge.py"],
+    "fitting/state.py": ["tests/fitting/test_state.py"],
     "data/sharding.py": ["tests/data/test_sharding.py"],
     "data/windows.py": ["tests/data/test_windows.py", "tests/fitting/test_plan*.py"],
 }
