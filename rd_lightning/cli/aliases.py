@@ -19,11 +19,20 @@ _OF_DATA = (
     "max_residues",
     "long",
     "on_invalid",
+    "on_nucleotides",
     "tokens_per_batch",
     "seed",
     "num_workers",
 )
-_EMBED_HAS = ("fasta", "max_residues", "long", "on_invalid", "tokens_per_batch", "num_workers")
+_EMBED_HAS = (
+    "fasta",
+    "max_residues",
+    "long",
+    "on_invalid",
+    "on_nucleotides",
+    "tokens_per_batch",
+    "num_workers",
+)
 _EVALUATE_HAS = ("max_residues", "tokens_per_batch")
 _RUN = {"device": "trainer", "precision": "trainer.precision", "weights": "family.weights"}
 

@@ -79,6 +79,7 @@ def scan_facts(scan: ScanSummary) -> list[tuple[str, str]]:
         (scan.num_stops_dropped, "trailing '*' dropped"),
         (scan.num_j_as_x, "residues J read as X"),
         (scan.num_duplicate_sequences, "sequences equal to an earlier one"),
+        (scan.num_duplicate_ids, "ids of an earlier record"),
     ]
     noted = ", ".join(f"{number:,} {what}" for number, what in counted if number)
     facts = [("longest", f"{scan.longest:,} residues ({scan.longest_id})")]
