@@ -6,23 +6,18 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from .cli.arguments import split_words
 from .cli.command import output_folder, plain, run_command
-from .cli.overrides import quoted
+from .cli.text import quoted
 from .errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_TAKE_A_WORD = {"--cfg", "-c", "--info", "-i", "--package", "-p"}
-"""Hydra's flags whose next word is not a file."""
-
 
 def main() -> None:
     """The command; files without a key are states."""
-    files, others = [], []
-    for before, word in zip(["", *sys.argv[1:]], sys.argv[1:], strict=False):
-        is_file = "=" not in word and not word.startswith(("-", "~")) and before not in _TAKE_A_WORD
-        (files if is_file else others).append(word)
+    files, others = split_words(sys.argv[1:])
     if files:
         others.append(f"states=[{','.join(map(quoted, files))}]")
     run_command("merge", merge, others)

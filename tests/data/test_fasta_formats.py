@@ -18,34 +18,9 @@ from rd_lightning.data.fasta import (
 from rd_lightning.errors import InputError
 from rd_lightning.families import sample_fasta
 
-CODON = dict(
-    zip(
-        "ACDEFGHIKLMNPQRSTVWY",
-        [
-            "GCC",
-            "TGC",
-            "GAC",
-            "GAG",
-            "TTC",
-            "GGC",
-            "CAC",
-            "ATC",
-            "AAG",
-            "CTG",
-            "ATG",
-            "AAC",
-            "CCC",
-            "CAG",
-            "CGC",
-            "AGC",
-            "ACC",
-            "GTG",
-            "TGG",
-            "TAC",
-        ],
-        strict=True,
-    )
-)
+CODON = {"A": "GCC", "C": "TGC", "D": "GAC", "E": "GAG", "F": "TTC", "G": "GGC", "H": "CAC"}
+CODON |= {"I": "ATC", "K": "AAG", "L": "CTG", "M": "ATG", "N": "AAC", "P": "CCC", "Q": "CAG"}
+CODON |= {"R": "CGC", "S": "AGC", "T": "ACC", "V": "GTG", "W": "TGG", "Y": "TAC"}
 PIR = b">P1;CRAB_ANAPL\nALPHA CRYSTALLIN B CHAIN\nMDITIHNPLI RRPLFSWLAP*\n"
 ANTIFREEZE = (  # of Tenebrio molitor: of the proteins, about the nearest to ACGTN
     "QCTGGADCTSCTGACTGCGNCPNAVTCTNSQHCVKANTCTGSTDCNTAQTCTNSKDCFEANTCTDSTNCYKATACTNSSGCPGH"
