@@ -55,7 +55,8 @@ def as_text(command: str, key: str, value: str, *, sweep: bool = False) -> str:
     (``choice(a,b)``) stay as they are. Applied again it changes nothing.
 
     Raises:
-        InputError: the value is empty, or null where that means nothing.
+        InputError: the value is empty, null where that means nothing, or a folder of a run whose
+            name Hydra cannot have.
     """
     is_path = key in PATHS[command]
     if not is_path and not (command == "evaluate" and key in NAMES):
@@ -66,6 +67,8 @@ def as_text(command: str, key: str, value: str, *, sweep: bool = False) -> str:
         if (command, key) in _HAVE_DEFAULTS:
             raise InputError(f"{key}=null names no folder; give one, {key}=DIR, or leave {key} out")
         return value
+    if (command, key) in _HAVE_DEFAULTS and value.count("${") > value.count("}"):
+        raise InputError(f"{key}={value}: the name of an output folder cannot hold an open ${{")
     if sweep:
         if _FUNCTION.fullmatch(value):
             return value
