@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ def main() -> None:
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
     from .display.console import plain_console
-    from .fitting.output import refuse_used, write_state
+    from .fitting.output import MOMENTS, refuse_used, write_state
     from .fitting.state import FitState, solve_state
     from .fitting.summary import print_report
 
@@ -34,6 +35,8 @@ def merge(config: DictConfig) -> None:
     folder = output_folder()
     refuse_used(folder)
     paths = [config.states] if isinstance(config.states, str) else list(config.states)
+    # Of a run's folder, the moments in it.
+    paths = [os.path.join(path, MOMENTS) if os.path.isdir(path) else path for path in paths]
     if not paths:
         raise InputError("name the states: rd-merge a/moments.safetensors b/moments.safetensors")
     total = FitState.load(paths[0])
