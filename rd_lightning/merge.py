@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from .cli.arguments import split_words
 from .cli.command import output_folder, plain, run_command
-from .cli.overrides import quoted
+from .cli.text import quoted
 from .errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_TAKE_A_WORD = {"--cfg", "-c", "--info", "-i", "--package", "-p"}
-"""Hydra's flags whose next word is not a file."""
-
 
 def main() -> None:
     """The command; files without a key are states."""
-    files, others = [], []
-    for before, word in zip(["", *sys.argv[1:]], sys.argv[1:], strict=False):
-        is_file = "=" not in word and not word.startswith(("-", "~")) and before not in _TAKE_A_WORD
-        (files if is_file else others).append(word)
+    files, others = split_words(sys.argv[1:])
     if files:
         others.append(f"states=[{','.join(map(quoted, files))}]")
     run_command("merge", merge, others)
@@ -31,7 +27,7 @@ def main() -> None:
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
     from .display.console import plain_console
-    from .fitting.output import refuse_used, write_state
+    from .fitting.output import MOMENTS, refuse_used, write_state
     from .fitting.state import FitState, solve_state
     from .fitting.summary import print_report
 
@@ -39,6 +35,8 @@ def merge(config: DictConfig) -> None:
     folder = output_folder()
     refuse_used(folder)
     paths = [config.states] if isinstance(config.states, str) else list(config.states)
+    # Of a run's folder, the moments in it.
+    paths = [os.path.join(path, MOMENTS) if os.path.isdir(path) else path for path in paths]
     if not paths:
         raise InputError("name the states: rd-merge a/moments.safetensors b/moments.safetensors")
     total = FitState.load(paths[0])

@@ -1,6 +1,7 @@
 """Other spellings of settings: a word that one command has for a thing is understood by all.
 
-Hydra and the configuration know one spelling of each setting; the command line is rewritten to it.
+Hydra and the configuration know one spelling of each setting; the command line is rewritten to it,
+and text is quoted where Hydra's grammar needs that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import InputError
+from .text import as_text, is_sweep, unquoted
 
 _OF_DATA = (
     "fasta",
@@ -19,11 +21,20 @@ _OF_DATA = (
     "max_residues",
     "long",
     "on_invalid",
+    "on_nucleotides",
     "tokens_per_batch",
     "seed",
     "num_workers",
 )
-_EMBED_HAS = ("fasta", "max_residues", "long", "on_invalid", "tokens_per_batch", "num_workers")
+_EMBED_HAS = (
+    "fasta",
+    "max_residues",
+    "long",
+    "on_invalid",
+    "on_nucleotides",
+    "tokens_per_batch",
+    "num_workers",
+)
 _EVALUATE_HAS = ("max_residues", "tokens_per_batch")
 _RUN = {"device": "trainer", "precision": "trainer.precision", "weights": "family.weights"}
 
@@ -49,10 +60,10 @@ def canonical(command: str, arguments: Sequence[str]) -> list[str]:
     What it returns it would return again: a process that is started with it reads the same.
 
     Raises:
-        InputError: a setting is given in two spellings with different values, or a device that
-            there is not.
+        InputError: a setting is given in two spellings with different values, a path without a
+            value, or a device that there is not.
     """
-    rewritten: list[str] = []
+    rewritten, sweep = [], is_sweep(arguments)
     given: dict[str, tuple[str, str | None, str]] = {}  # key: (spelling, value, argument)
     for argument in arguments:
         found = _OVERRIDE.fullmatch(argument)
@@ -61,6 +72,8 @@ def canonical(command: str, arguments: Sequence[str]) -> list[str]:
             continue
         prefix, name, value = found.groups()
         for key, ours in _in_our_words(command, name, value):
+            if ours is not None:
+                ours = as_text(command, key, ours, sweep=sweep)
             spelling, before, written = given.get(key, (name, ours, argument))
             if spelling != name and _bare(before) != _bare(ours):
                 raise InputError(
@@ -113,6 +126,4 @@ def _device_of(trainer: str) -> str:
 
 def _bare(value: str | None) -> str:
     """Without the quotes around it: 'a b' and "a b" are one value."""
-    value = (value or "").strip()
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    return value[1:-1] if quoted else value
+    return unquoted((value or "").strip())

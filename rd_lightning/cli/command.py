@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import InputError, Terminated
 from .aliases import canonical
+from .arguments import COMPLETION, split_verbosity
 from .help import help_text, version_line
 from .overrides import config_folder, misspelt_override
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 EXIT_INPUT = 1
 EXIT_INTERRUPTED = 130  # as in a shell
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_VERBOSE = ContextVar("verbose", default=False)
+"""Whether libraries' logs and tracebacks are shown."""
 
 
 def run_command(
@@ -39,13 +45,17 @@ def run_command(
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        arguments, quiet, verbose = split_verbosity(arguments)
         if "--version" in arguments:
             return _show(version_line(config_name))
         if not {"--help", "-h"}.isdisjoint(arguments):
             return _show(help_text(config_name, arguments))
         # Hydra reads them there, and Lightning passes them to its processes.
         sys.argv[1:] = canonical(config_name, arguments)
-        problem = misspelt_override(config_name, sys.argv[1:])
+        completing = not COMPLETION.isdisjoint(arguments)
+        problem = None if completing else misspelt_override(config_name, sys.argv[1:])
+        if quiet:
+            sys.argv.append("hydra/job_logging=none")  # Hydra's own goes to the standard output
     except InputError as error:
         problem = str(error)
     if problem:
@@ -59,6 +69,8 @@ def run_command(
         try:
             job(config)
         except InputError as error:
+            if verbose:
+                traceback.print_exc()
             _remove_if_empty(folder)
             if error.reported_elsewhere:
                 sys.exit(EXIT_INPUT)
@@ -79,8 +91,34 @@ def run_command(
     decorate = hydra.main(
         version_base="1.3", config_path=str(config_folder()), config_name=config_name
     )
-    with _logging_put_back():
+    with _logging_put_back(), _shown(quiet, verbose), _reader_may_leave():
         decorate(guarded)()
+
+
+@contextmanager
+def _shown(quiet: bool, verbose: bool) -> Iterator[None]:
+    """Less or more than is shown by default."""
+    with ExitStack() as stack:
+        if quiet:
+            from ..display.console import quiet_consoles
+
+            stack.enter_context(quiet_consoles())
+        token, before = _VERBOSE.set(verbose), os.environ.get(_FULL_ERROR)
+        stack.callback(_VERBOSE.reset, token)
+        if verbose and before is None:
+            os.environ[_FULL_ERROR] = "1"
+            stack.callback(os.environ.pop, _FULL_ERROR)
+        yield
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Of what Hydra prints (--cfg job), as by | head."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
 
 
 @contextmanager
@@ -118,7 +156,11 @@ def is_main_process() -> bool:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Lightning's advice about loaders, loggers and accelerators is not a user's concern here."""
+    """Lightning's advice about loaders, loggers and accelerators is not a user's concern here,
+    unless it is asked for with --verbose."""
+    if _VERBOSE.get():
+        yield
+        return
     import lightning.pytorch  # noqa: F401  (sets the level of its logger when first imported)
 
     logger = logging.getLogger("lightning.pytorch")
@@ -152,7 +194,11 @@ def _show(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:  # as by | head: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, *, label: str = "") -> None:

@@ -21,7 +21,8 @@ _NARROWEST, _WIDEST = 80, 120
 _COLUMN = 32  # where the meanings begin
 _NOW = re.compile(r"\$\{now:[^}]*\}")
 _END = """\
--m runs a command for each of several values (regression=pcr,ols). --cfg job prints the
+--quiet (-q) prints warnings and errors alone; --verbose (-v) also the libraries' logs and
+tracebacks. -m runs a command for each of several values (regression=pcr,ols). --cfg job prints the
 configuration that a command would run with. Hydra's own flags: --hydra-help."""
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import shlex
 from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from .aliases import ALIASES, canonical
+from .arguments import config_folders, misplaced
+from .text import quoted
 
 # Settings that name no key of ours: Hydra's flags that take a value are handled by Hydra.
 _FOREIGN = ("hydra.", "hydra/", "-")
@@ -20,9 +23,20 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+FAMILIES = "rd_lightning.families"
+"""The entry points with which packages make their families known."""
+
+
+def registered_families() -> list[str]:
+    """Names of the families of installed packages."""
+    return sorted({point.name for point in entry_points(group=FAMILIES)})
+
+
 def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
-    """A line that says what to do if a value needs quotes, or that names the nearest keys or the
-    choices, if an override's key or group choice does not exist; else None.
+    """A line that says what to do if a word is no setting or a value needs quotes, or that names
+    the nearest keys or the choices, if an override's key or group choice does not exist; else None.
+
+    Families of installed packages become choices of Hydra's, where there is a group of families.
 
     Raises:
         InputError: as :func:`canonical` does.
@@ -38,19 +52,24 @@ def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
     folder = config_folder()
     written = OmegaConf.load(folder / f"{config_name}.yaml")
     defaults = written["defaults"] if isinstance(written, DictConfig) else []
+    folders = [folder, *map(Path, config_folders(arguments))]
     groups = {
-        name: sorted(f.stem for f in (folder / name).glob("*.yaml"))
+        name: sorted({f.stem for place in folders for f in (place / name).glob("*.yaml")})
         for entry in defaults
         for name in (map(str, entry) if isinstance(entry, DictConfig) else ())
         if (folder / name).is_dir()
     }
+    if "family" in groups:
+        _offer_families(groups["family"])
     chosen = {}
     for key, value in (a.split("=", 1) for a in overrides):
         for choice in value.split(",") if key in groups else ():
             if choice not in groups[key]:
                 return f"no {key} {choice!r}; there are {', '.join(groups[key])}"
             chosen[key] = choice
-    keys = _keys(config_name, folder, [f"{key}={choice}" for key, choice in chosen.items()])
+    keys = _keys(config_name, folders, [f"{key}={choice}" for key, choice in chosen.items()])
+    if problem := misplaced(config_name, arguments, [*keys, *groups]):
+        return problem
     for argument in overrides:
         key = argument.split("=")[0]
         if key.startswith(("+", "~")) or key in keys or key in groups:
@@ -64,6 +83,17 @@ def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
             hint = f"another argument of Lightning's Trainer is added with a plus: +{argument}"
         return f"no key {key!r} in the configuration; {hint}"
     return None
+
+
+def _offer_families(choices: list[str]) -> None:
+    """Add those that have no file in conf/family/."""
+    from hydra.core.config_store import ConfigStore
+
+    for name in registered_families():
+        if name not in choices:
+            node = {"name": name, "weights": None}
+            ConfigStore.instance().store(group="family", name=name, node=node)
+            choices.append(name)
 
 
 def _unreadable(argument: str) -> str | None:
@@ -91,7 +121,7 @@ def _near(key: str, keys: Sequence[str], aliases: dict[str, str]) -> list[str]:
     return [k for k in dict.fromkeys(near) if settings[aliases.get(k, k)] == k][:3]
 
 
-def _keys(config_name: str, folder: Path, overrides: Sequence[str]) -> list[str]:
+def _keys(config_name: str, folders: Sequence[Path], overrides: Sequence[str]) -> list[str]:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
@@ -99,7 +129,10 @@ def _keys(config_name: str, folder: Path, overrides: Sequence[str]) -> list[str]
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        folder, *more = map(str, folders)
+        if more:
+            overrides = [*overrides, f"hydra.searchpath=[{','.join(map(_searched, more))}]"]
+        with hydra.initialize_config_dir(folder, version_base="1.3"):
             config = hydra.compose(config_name, overrides=list(overrides))
             return list(_flattened(OmegaConf.to_container(config, resolve=False)))
     finally:
@@ -112,7 +145,5 @@ def _flattened(config: object, prefix: str = "") -> Iterator[str]:
         yield from _flattened(value, f"{prefix}{key}.")
 
 
-def quoted(value: str) -> str:
-    """A value as a quoted string of Hydra's override grammar."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+def _searched(folder: str) -> str:
+    return quoted(f"file://{Path(folder).absolute()}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 from xopen import xopen
@@ -17,6 +19,15 @@ from ..errors import InputError
 RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO"
 GAPS = "-."
 _RESIDUE_BYTES = RESIDUES.encode()
+SUFFIXES = (".fasta", ".fa", ".faa", ".fas", ".fsa", ".pep", ".aa")
+"""Of the files that are read in a folder, each maybe with one of COMPRESSED behind."""
+COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
+_PIR = re.compile(r"(?:[PF]1|D[LC]|R[LC]|N[13]|XX);\S")
+
+NUCLEOTIDES = "ACGTUN"
+LEAST_SHARE, LEAST_LETTERS = 0.95, 50
+
+Ids = Literal["first_word", "header"]
 
 
 class Record(NamedTuple):
@@ -27,7 +38,7 @@ class Record(NamedTuple):
     line: int
     """Line of its header, 1 for the first."""
     id: str
-    """First word of the header; bytes that are not UTF-8 become U+FFFD."""
+    """First word of the header, or the whole; UTF-8, or Latin-1 where it is not UTF-8."""
     letters: str
     """The sequence lines joined, white space removed; otherwise unchanged."""
 
@@ -44,39 +55,77 @@ class Cleaned(NamedTuple):
     """Why the record cannot be used; None if it can."""
 
 
-def read_records(path: str | os.PathLike) -> Iterator[Record]:
+def fasta_files(path: str | os.PathLike) -> list[str]:
+    """The file itself; of a folder, its FASTA files (by SUFFIXES) in the order of their names,
+    without hidden ones.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    if not os.path.isdir(path):
+        return [os.fspath(path)]
+    found = []
+    for file in sorted(Path(path).iterdir()):
+        name = file.name.lower()
+        for suffix in COMPRESSED:
+            name = name.removesuffix(suffix)
+        if name.endswith(SUFFIXES) and not name.startswith(".") and not file.is_dir():
+            found.append(str(file))
+    if not found:
+        raise InputError(
+            f"{path}: no FASTA file in this folder; their names end in {', '.join(SUFFIXES)}, "
+            "maybe compressed"
+        )
+    return found
+
+
+def read_records(
+    path: str | os.PathLike, *, ids: Ids = "first_word", first: int = 1
+) -> Iterator[Record]:
     """The records of a FASTA file, plain or compressed (.gz, .zst, .xz, .bz2), in order.
 
     Line ends may be LF, CR LF or CR; blank lines, a byte-order mark and a missing last line end
-    are fine; a header may be of any length and encoding.
+    are fine; a header may be of any length and encoding. "-" is the standard input; a pipe is read
+    once.
+
+    Args:
+        ids: whether an id is the first word of a header, or the whole of it.
+        first: number of the first record.
 
     Raises:
         InputError: the file is missing, unreadable, damaged, empty or not FASTA.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
+    if path != "-" and (not os.path.exists(path) or os.path.isdir(path)):
         raise InputError(f"{path}: no such file; give the path of a FASTA file")
-    number = 0
+    number = first - 1
     try:
-        # Latin-1 reads any byte; headers are decoded from UTF-8 below. threads=0: no subprocess.
+        # Latin-1 reads any byte; headers are decoded below. threads=0: no subprocess.
         with xopen(path, "rt", encoding="latin-1", threads=0) as handle:
-            header_lines: deque[int] = deque()
-            for title, letters in SimpleFastaParser(_lines(path, handle, header_lines)):
+            headers: deque[tuple[int, str]] = deque()
+            for _, letters in SimpleFastaParser(_lines(path, handle, headers)):
                 number += 1
-                header = title.encode("latin-1").decode("utf-8", errors="replace").split(maxsplit=1)
-                yield Record(number, header_lines.popleft(), header[0] if header else "", letters)
+                line, raw = headers.popleft()
+                header = _decoded(raw)
+                if _PIR.match(header):
+                    raise InputError(
+                        f"{path}: PIR, not FASTA: line {line} is {_shown('>' + header)}, and the "
+                        "line below it is a title; convert it to FASTA"
+                    )
+                words = [header] if ids == "header" else header.split(maxsplit=1)
+                yield Record(number, line, words[0] if words else "", letters)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read after record {number} ({error})") from error
     except Exception as error:
         if type(error).__name__ != "ZstdError":  # of whichever zstd library xopen found
             raise
         raise InputError(f"{path}: cannot be read after record {number} ({error})") from error
-    if number == 0:
+    if number < first:
         raise InputError(f"{path}: the file is empty; it must hold FASTA records")
 
 
-def _lines(path: str, handle: Iterable[str], header_lines: deque[int]) -> Iterator[str]:
-    """Pass lines on; note where headers stand; refuse text before the first header."""
+def _lines(path: str, handle: Iterable[str], headers: deque[tuple[int, str]]) -> Iterator[str]:
+    """Pass lines on; note headers and where they stand; refuse text before the first header."""
     started = False
     for number, line in enumerate(handle, start=1):
         if not started:
@@ -90,8 +139,30 @@ def _lines(path: str, handle: Iterable[str], header_lines: deque[int]) -> Iterat
                 )
             started = True
         if line.startswith(">"):
-            header_lines.append(number)
+            # Not the parser's title: it strips bytes that are white space in Latin-1 alone.
+            headers.append((number, line[1:]))
         yield line
+
+
+def _decoded(header: str) -> str:
+    """Of bytes read as Latin-1: UTF-8 if they are that, else as they stand; no byte is lost."""
+    try:
+        return header.encode("latin-1").decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return header.strip()
+
+
+def nucleotide_share(letters: Mapping[str, int]) -> float | None:
+    """Share of A, C, G, T, U and N among the letters of a file, if it is one of nucleotides.
+
+    It is if that share is at least 95%, of at least 50 letters, and A, C, G and T or U all occur.
+    In proteins these letters are 26% of the residues: 50 independent ones would reach 95% with a
+    probability below exp(-50); that all four occur keeps low-complexity proteins apart.
+    """
+    total = sum(letters.values())
+    share = sum(letters.get(letter, 0) for letter in NUCLEOTIDES) / max(1, total)
+    all_four = all(any(letters.get(x, 0) for x in base) for base in ("A", "C", "G", "TU"))
+    return share if share >= LEAST_SHARE and total >= LEAST_LETTERS and all_four else None
 
 
 def clean(letters: str) -> Cleaned:

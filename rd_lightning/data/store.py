@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,8 +22,28 @@ ENTRY = np.dtype(
         ("length", "<i4"),
         ("digest", "<u8"),
         ("record", "<i8"),
+        ("line", "<i8"),
     ]
 )
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Bytes of a file from an offset; also where a system has no ``pread`` (Windows)."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _ONE_AT_A_TIME:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+def write_at(descriptor: int, content: memoryview, offset: int) -> int:
+    """Bytes into a file from an offset; how many were written, as ``os.pwrite``."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, content, offset)
+    with _ONE_AT_A_TIME:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.write(descriptor, content)
 
 
 @runtime_checkable
@@ -53,6 +74,8 @@ class ScanSummary:
     """Residues, not records."""
     num_duplicate_sequences: int = 0
     """Copies of an earlier sequence; each is counted as often as it occurs."""
+    num_duplicate_ids: int = 0
+    """Records with the id of an earlier one, skipped or not."""
     num_skipped: int = 0
     digest: str = ""
     """SHA-256 of the usable sequences in order, each followed by a line feed."""
@@ -122,12 +145,12 @@ class SequenceStore:
         if not 0 <= start <= start + length <= whole:
             raise IndexError(f"residues {start} to {start + length} of a sequence of {whole}")
         at = int(entry["offset"]) + int(entry["id_bytes"]) + start
-        return os.pread(self._data.fileno(), length, at)
+        return read_at(self._data.fileno(), length, at)
 
     def id(self, index: int) -> str:
-        """First word of the record's header."""
+        """First word of the record's header, or the whole, as it was scanned."""
         entry = self._read_entries(index, index + 1)[0]
-        return os.pread(self._data.fileno(), int(entry["id_bytes"]), int(entry["offset"])).decode()
+        return read_at(self._data.fileno(), int(entry["id_bytes"]), int(entry["offset"])).decode()
 
     def record_number(self, index: int) -> int:
         """Which record of the file it is, 1 for the first."""
@@ -145,5 +168,5 @@ class SequenceStore:
     def _read_entries(self, start: int, stop: int) -> np.ndarray:
         size = ENTRY.itemsize
         return np.frombuffer(
-            os.pread(self._entries.fileno(), (stop - start) * size, start * size), ENTRY
+            read_at(self._entries.fileno(), (stop - start) * size, start * size), ENTRY
         )

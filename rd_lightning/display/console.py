@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from rich.console import Console
@@ -26,10 +29,32 @@ Fact = tuple[str, str | os.PathLike[str]]
 """A name, and a sentence or a path; a path is printed in one piece, to be copied."""
 
 
+_QUIET = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet_consoles() -> Iterator[None]:
+    """Consoles that are made meanwhile, and the progress on them, print nothing."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader has enough, as by | head; the work goes on, where rich would end it."""
+        self.quiet = True
+        stream = sys.stderr if self.stderr else sys.stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def plain_console(*, stderr: bool = False) -> Console:
     """A console that prints what it is given: brackets and colons in a user's path or id are
     neither markup nor emoji, and numbers get no colours."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    quiet = _QUIET.get()
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, quiet=quiet)
 
 
 def print_facts(console: Console, facts: Iterable[Fact]) -> None:
@@ -79,6 +104,7 @@ def scan_facts(scan: ScanSummary) -> list[tuple[str, str]]:
         (scan.num_stops_dropped, "trailing '*' dropped"),
         (scan.num_j_as_x, "residues J read as X"),
         (scan.num_duplicate_sequences, "sequences equal to an earlier one"),
+        (scan.num_duplicate_ids, "ids of an earlier record"),
     ]
     noted = ", ".join(f"{number:,} {what}" for number, what in counted if number)
     facts = [("longest", f"{scan.longest:,} residues ({scan.longest_id})")]

@@ -22,9 +22,20 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-    """Write PNG, whole or not at all."""
+    """Write PNG, whole or not at all; dollar signs in titles, legends and notes are no formulas."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
+    # Ticks of a logarithmic axis are formulas.
+    ticks = {
+        id(t)
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for t in axis.findobj(Text)
+    }
+    for text in figure.findobj(Text):
+        if id(text) not in ticks:
+            text.set_parse_math(False)
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_png(temporary)
 

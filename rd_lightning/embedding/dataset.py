@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ..data.scan import scan_fasta
+from ..data.scan import ANY_ID, IdRule, scan_fasta
 from ..data.sharding import Shard, ShardedBatches
 from ..data.store import SequenceStore
 from ..data.tokenizer import Tokenizer
@@ -24,9 +24,11 @@ class EmbedData:
     """Distinct sequences of a FASTA file, divided among the processes, without those that are done.
 
     Args:
-        fasta: plain or compressed.
+        fasta: plain or compressed, a folder of such files, "-" for the standard input.
         settings: how sequences are cut and batched.
         on_invalid: "raise" or "skip", for records that cannot be used.
+        on_nucleotides: "raise" or "read", for a file that seems to hold DNA or RNA.
+        ids: the rule for the records' ids.
         num_workers: of the data loader.
 
     Attributes:
@@ -41,18 +43,28 @@ class EmbedData:
         tokenizer: Tokenizer,
         *,
         on_invalid: Literal["raise", "skip"] = "raise",
+        on_nucleotides: Literal["raise", "read"] = "raise",
+        ids: IdRule = ANY_ID,
         num_workers: int = 0,
     ) -> None:
         self.fasta, self.settings, self.tokenizer = Path(fasta), settings, tokenizer
         self.on_invalid: Literal["raise", "skip"] = on_invalid
-        self.num_workers = num_workers
+        self.on_nucleotides: Literal["raise", "read"] = on_nucleotides
+        self.ids, self.num_workers = ids, num_workers
         self.rank, self.world_size = 0, 1
         self._store: SequenceStore | None = None
 
     def scan(self) -> SequenceStore:
         """Read and check the file, find equal sequences, plan; once."""
         if self._store is None:
-            self.use(scan_fasta(self.fasta, on_invalid=self.on_invalid))
+            self.use(
+                scan_fasta(
+                    self.fasta,
+                    on_invalid=self.on_invalid,
+                    on_nucleotides=self.on_nucleotides,
+                    ids=self.ids,
+                )
+            )
         return self.store
 
     def use(self, store: SequenceStore) -> None:

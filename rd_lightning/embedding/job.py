@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
+from ..data.fasta import Ids
+from ..data.scan import IdRule
 from ..data.windows import LongPolicy
 from ..display.console import Fact, shown_size
 from ..errors import InputError, check_choice
@@ -51,6 +53,8 @@ class EmbedOptions:
     long: LongPolicy = "window"
     overlap: int = 128
     on_invalid: Literal["raise", "skip"] = "raise"
+    on_nucleotides: Literal["raise", "read"] = "raise"
+    ids: Ids = "first_word"
     tokens_per_batch: int | None = None
     num_workers: int = 0
     family: Mapping[str, Any] = field(default_factory=lambda: {"name": None, "weights": None})
@@ -83,7 +87,8 @@ class EmbedJob:
         dtype = made.get("dtype", options.dtype)
         check_choice("dtype", dtype, tuple(DTYPES))
         self.dtype = DTYPES[dtype]
-        self._check_format()
+        writer = self._check_format()
+        self.id_rule = IdRule(options.ids, True, writer.ignores_case(self.out), writer.id_problem)
         settings = {key: getattr(options, key) for key in ("max_residues", "long", "overlap")}
         self.settings: dict[str, Any] = self.topup.settings if self.topup else settings
         EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
@@ -99,7 +104,7 @@ class EmbedJob:
             raise InputError(f"width={self.width}: only whole levels can be topped up; use level=")
         return TopUp(EmbeddingFile(self.options.topup), self.head, self.num_members)
 
-    def _check_format(self) -> None:
+    def _check_format(self) -> type[Writer]:
         if self.topup and self.format != "hdf5":
             raise InputError(f"out={self.out}: only HDF5 files can be topped up")
         writer = writer_for(self.format)
@@ -112,6 +117,7 @@ class EmbedJob:
             raise InputError(
                 f"{self.format} has no bfloat16; use dtype=float16 or float32, or out=emb.h5"
             )
+        return writer
 
     def refuse_used(self) -> None:
         """Raise InputError if the output is there: it would be lost."""
@@ -137,6 +143,8 @@ class EmbedJob:
             EmbedSettings(tokens, **self.settings),
             self.family.tokenizer(),
             on_invalid=self.options.on_invalid,
+            on_nucleotides=self.options.on_nucleotides,
+            ids=self.id_rule,
             num_workers=self.options.num_workers,
         )
         return self.data

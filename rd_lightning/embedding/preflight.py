@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..errors import InputError
+from ..runtime.files import existing_folder
 from .dataset import EmbedData
 from .formats import Description
 from .spool import num_bytes
@@ -31,9 +32,7 @@ def check_disk(out: Path, needed: int, there: int) -> int:
     Raises:
         InputError: fewer than needed, beside the bytes that an earlier run left there.
     """
-    folder = out.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+    folder = existing_folder(out)
     free = shutil.disk_usage(folder).free
     if free + there < needed:
         raise InputError(

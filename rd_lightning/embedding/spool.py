@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.store import read_at, write_at
 from ..errors import InputError
 from ..runtime.files import read_json, write_json
 from ..runtime.provenance import differences
 from .pooling import Pooling
 
 _SYNC_SECONDS = 5.0
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 MANIFEST = "manifest.json"
 
 
@@ -51,7 +53,7 @@ class Spool:
         self._row = width * dtype.itemsize
         self._log_path = folder / f"done.{rank}"
         self._synced = time.monotonic()
-        flags = os.O_RDWR | os.O_CREAT
+        flags = os.O_RDWR | os.O_CREAT | _BINARY
         self._files = {p: os.open(folder / f"{p}.raw", flags, 0o644) for p in poolings}
         self._log: int | None = None
 
@@ -110,7 +112,7 @@ class Spool:
     def read(self, pooling: Pooling, index: int) -> Tensor:
         """(width,), or (residues, width), of the stored dtype."""
         first, number = self._place(pooling, index)
-        raw = bytearray(os.pread(self._files[pooling], number * self._row, first * self._row))
+        raw = bytearray(read_at(self._files[pooling], number * self._row, first * self._row))
         if len(raw) < number * self._row:
             raise self._damaged(self.folder / f"{pooling}.raw")
         rows = torch.frombuffer(raw, dtype=self.dtype).view(number, self.width)
@@ -142,7 +144,9 @@ class Spool:
 
     def _mark(self, sequences: Sequence[int]) -> None:
         if self._log is None:
-            self._log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._log = os.open(
+                self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _BINARY, 0o644
+            )
             torn = os.fstat(self._log).st_size % 4
             if torn:  # a number that a kill cut short
                 os.ftruncate(self._log, os.fstat(self._log).st_size - torn)
@@ -171,5 +175,5 @@ def _raw(rows: Tensor, dtype: torch.dtype) -> np.ndarray:
 def _pwrite(descriptor: int, rows: np.ndarray, offset: int) -> None:
     view = rows.reshape(-1).data
     while view:
-        written = os.pwrite(descriptor, view, offset)
+        written = write_at(descriptor, view, offset)
         view, offset = view[written:], offset + written

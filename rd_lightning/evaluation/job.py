@@ -75,7 +75,7 @@ class EvaluateOptions:
     """What rd-evaluate is asked for; the settings of the command, by the same names."""
 
     fit: str | None = None
-    assays: str | None = None
+    assays: str | Sequence[str] | None = None
     reference: str | None = None
     columns: Columns = Columns()
     wild_type: str | None = None

@@ -35,8 +35,10 @@ class FastaDataModule(L.LightningDataModule):
     the sequences and the settings (:class:`rd_lightning.fitting.plan.BatchPlan`).
 
     Args:
-        fasta: plain or compressed; the bundled sample by default.
+        fasta: plain or compressed, a folder of such files, "-" for the standard input; the bundled
+            sample by default.
         on_invalid: "raise" or "skip", for records that cannot be used.
+        on_nucleotides: "raise" or "read", for a file that seems to hold DNA or RNA.
         tokens_per_batch: 2,048 on a CPU and 32,768 on a GPU by default.
         tokenizer: the family's; ESM-2's by default.
         num_workers: of the data loader.
@@ -65,6 +67,7 @@ class FastaDataModule(L.LightningDataModule):
         max_residues: int = 1022,
         long: LongPolicy = "window",
         on_invalid: Literal["raise", "skip"] = "raise",
+        on_nucleotides: Literal["raise", "read"] = "raise",
         tokens_per_batch: int | None = None,
         seed: int = 0,
         tokenizer: Tokenizer | None = None,
@@ -74,7 +77,9 @@ class FastaDataModule(L.LightningDataModule):
         super().__init__()
         self.fasta = Path(fasta) if fasta is not None else sample_fasta()
         check_choice("on_invalid", on_invalid, ("raise", "skip"))
+        check_choice("on_nucleotides", on_nucleotides, ("raise", "read"))
         self.on_invalid: Literal["raise", "skip"] = on_invalid
+        self.on_nucleotides: Literal["raise", "read"] = on_nucleotides
         self.part_index, self.part_of = parse_part(part)
         self.batches_done = 0
         self.tokens_per_batch = tokens_per_batch
@@ -99,7 +104,9 @@ class FastaDataModule(L.LightningDataModule):
             InputError: see :func:`rd_lightning.data.scan.scan_fasta`.
         """
         if self.store is None:
-            self.store = scan_fasta(self.fasta, on_invalid=self.on_invalid)
+            self.store = scan_fasta(
+                self.fasta, on_invalid=self.on_invalid, on_nucleotides=self.on_nucleotides
+            )
         return self._make_plan(device_type)
 
     def _make_plan(self, device_type: str) -> BatchPlan:

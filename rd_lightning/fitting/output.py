@@ -11,11 +11,12 @@ from typing import Any
 from ..distillation.moments import JointMoments
 from ..errors import InputError
 from ..head.head import RDHead
+from ..head.pretrained import RUN_HEAD
 from ..runtime.files import write_json
 from .state import FitState
 from .summary import save_report_picture
 
-HEAD, MOMENTS, REPORT, PICTURE = "head", "moments.safetensors", "report.json", "report.png"
+HEAD, MOMENTS, REPORT, PICTURE = RUN_HEAD, "moments.safetensors", "report.json", "report.png"
 
 
 def refuse_used(folder: str | os.PathLike) -> None:

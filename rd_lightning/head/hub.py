@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError
+from .pretrained import RUN_HEAD
 
 CARD_FILE = "README.md"
 _HUB = "Hugging Face Hub"
@@ -34,6 +35,8 @@ def local_folder(
 ) -> Path:
     """The folder of that name if there is one, else that of a downloaded repository.
 
+    Of a run's folder that does not hold the files itself, the folder ``head`` in it.
+
     A string of the form ``"org/name"`` that names nothing on the disk is taken for a repository:
     ``files`` and its model card are downloaded into huggingface_hub's cache, all of one commit. A
     ``Path``, or a string of another form, is a folder whether it is there or not.
@@ -51,7 +54,9 @@ def local_folder(
             it, or it cannot be downloaded.
     """
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name) or Path(name).exists():
-        return Path(name)
+        folder = Path(name)
+        inner = folder / RUN_HEAD
+        return inner if not _has(folder, files) and _has(inner, files) else folder
     from huggingface_hub import snapshot_download
 
     with _one_line(f"{name}: no such folder; on the {_HUB}", revision):
@@ -73,6 +78,10 @@ def local_folder(
                 f"a head is a repository with {' and '.join(files)}"
             )
     return folder
+
+
+def _has(folder: Path, files: Sequence[str]) -> bool:
+    return all((folder / file).is_file() for file in files)
 
 
 class PushToHub:

@@ -16,6 +16,8 @@ from .report import FitReport
 
 TENSORS_FILE, CONFIG_FILE = "head.safetensors", "config.json"
 KIND = "head"
+RUN_HEAD = "head"
+"""Its folder within that of a run."""
 
 
 class Pretrained(NamedTuple):

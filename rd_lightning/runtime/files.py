@@ -113,6 +113,11 @@ def read_tensors(
     return tensors, metadata
 
 
+def existing_folder(path: Path) -> Path:
+    """The nearest folder above a path that there is."""
+    return next(folder for folder in path.absolute().parents if folder.exists())
+
+
 def safe_name(text: str, *, reserved: Sequence[str] = ("/",)) -> str:
     """An id as one component of a path: reserved characters, control characters, ``%`` and a
     leading dot percent-encoded as in a URL. Different ids give different names."""

@@ -26,7 +26,7 @@ from ..conftest import clean_environment, family_rows
         ("fit", ["fasta=x.fasta", "level=650M"], ["data.fasta=x.fasta", "target=650M"]),
         ("fit", ["data.fasta=x", "target=650M"], ["data.fasta=x", "target=650M"]),
         ("fit", ["fasta='a = b.fasta'"], ["data.fasta='a = b.fasta'"]),
-        ("fit", ["fasta=a\nb"], ["data.fasta=a\nb"]),
+        ("fit", ["fasta=a\nb"], ['data.fasta="a\nb"']),
         ("fit", ["+level=35M", "++level=35M"], ["+target=35M", "++target=35M"]),
         ("fit", ["~seed", "~seed=0"], ["~data.seed", "~data.seed=0"]),
         ("fit", ["-m", "level=200K,800K"], ["-m", "target=200K,800K"]),
@@ -99,9 +99,10 @@ def test_a_typo_is_led_to_either_spelling_but_to_one_of_them():
 
 
 def test_a_value_with_signs_of_hydras_is_told_how_to_be_quoted():
-    problem = misspelt_override("fit", ["fasta=a[b].fasta"])
-    assert """'data.fasta="a[b].fasta"'""" in problem
-    assert misspelt_override("fit", ['data.fasta="a[b].fasta"']) is None
+    problem = misspelt_override("fit", ["level=a[b]"])
+    assert """'target="a[b]"'""" in problem
+    assert misspelt_override("fit", ['target="a[b]"']) is None
+    assert misspelt_override("fit", ["fasta=a[b].fasta"]) is None
 
 
 FIT = ("fasta=x.fasta", "level=200K", "heldout=0.2", "max_residues=400", "precision=32-true")

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from rd_lightning.data.scan import digest64, scan_fasta
+from rd_lightning.data.scan import IdRule, digest64, scan_fasta
 from rd_lightning.data.store import SequenceStore
 from rd_lightning.errors import InputError
 
@@ -48,7 +48,7 @@ def test_the_digest_depends_on_the_sequences_alone(fasta, tmp_path):
 
 def test_unusable_records_are_listed(fasta):
     with pytest.raises(InputError) as caught:
-        scan_fasta(fasta(MESSY))
+        scan_fasta(fasta(MESSY), ids=IdRule(unique=True))
     message = str(caught.value)
     for part in (
         "4 unusable record(s)",
@@ -68,7 +68,7 @@ def test_only_the_first_ten_are_listed(fasta):
 
 
 def test_unusable_records_are_skipped_and_counted(fasta):
-    with scan_fasta(fasta(MESSY), on_invalid="skip") as store:
+    with scan_fasta(fasta(MESSY), on_invalid="skip", ids=IdRule(unique=True)) as store:
         assert [store.id(i) for i in range(len(store))] == ["a", "c", "e"]
         assert [store.record_number(i) for i in range(len(store))] == [1, 3, 6]
         assert store.sequence(2) == b"AXX"

@@ -69,6 +69,15 @@ class Writer:
     """What the format can hold."""
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
 
+    @staticmethod
+    def id_problem(id: str) -> str | None:
+        """Why the format cannot hold an id; None if it can."""
+
+    @staticmethod
+    def ignores_case(path: Path) -> bool:
+        """Whether ids that differ in case alone would be one there."""
+        return False
+
     def __init__(self, path: Path, description: Description) -> None:
         self.path, self.description = path, description
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 
-from ...runtime.files import safe_name, write_json
+from ...runtime.files import existing_folder, safe_name, write_json
 from .base import Embedded, Writer
 
 _KEYS = {
@@ -27,6 +29,14 @@ class FairESMWriter(Writer):
     digest. ``metadata.json`` and, where names differ from ids, ``label`` say the rest.
     """
 
+    @staticmethod
+    def id_problem(id: str) -> str | None:
+        return None if id else "no id; format=pt needs a name for each file"
+
+    @staticmethod
+    def ignores_case(path: Path) -> bool:
+        return folder_ignores_case(existing_folder(path))
+
     def _open(self, stack: ExitStack) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
 
@@ -42,6 +52,16 @@ class FairESMWriter(Writer):
         with open(temporary, "wb") as handle:
             torch.save(content, handle)
         temporary.replace(target)
+
+
+def folder_ignores_case(folder: Path) -> bool:
+    """Whether names that differ in case alone are one file there, as on macOS and Windows."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".rd-Case-") as file:
+            name = Path(file.name)
+            return name.with_name(name.name.swapcase()).exists()
+    except OSError:  # said when it is written to
+        return False
 
 
 def file_name(id: str) -> str:

@@ -38,6 +38,12 @@ class HDF5Writer(Writer):
     Records of equal sequences are hard links to one dataset.
     """
 
+    @staticmethod
+    def id_problem(id: str) -> str | None:
+        if not id:
+            return "no id; HDF5 needs a name for each record"
+        return "a NUL in the id, which HDF5 cannot hold" if "\0" in id else None
+
     def _open(self, stack: ExitStack) -> None:
         temporary = stack.enter_context(atomic_path(self.path))
         self._file = _open_file(stack, temporary, "w")

@@ -25,6 +25,12 @@ class NumPyWriter(Writer):
 
     dtypes = (torch.float32, torch.float16)
 
+    @staticmethod
+    def id_problem(id: str) -> str | None:
+        """A table with tabs between has no quotes."""
+        found = [name for sign, name in (("\t", "tab"), ("\0", "NUL")) if sign in id]
+        return f"a {found[0]} in the id, which {INDEX} cannot hold" if found else None
+
     def _open(self, stack: ExitStack) -> None:
         lengths, self._known = self.description.lengths, 0
         self._first = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

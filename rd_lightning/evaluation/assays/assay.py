@@ -52,9 +52,13 @@ class Assay:
 
 
 def read_assays(
-    path: str | os.PathLike, *, reference: str | os.PathLike | None = None, **options: str | None
+    path: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    reference: str | os.PathLike | None = None,
+    **options: str | None,
 ) -> list[Assay]:
-    """One file, or all ``*.csv`` of a folder in the order of their names.
+    """One file, or all ``*.csv`` of a folder in the order of their names, without hidden ones; or
+    of several of either.
 
     ``reference`` is ProteinGym's reference file; the other options are :func:`read_assay`'s.
 
@@ -62,11 +66,19 @@ def read_assays(
         InputError: no CSV file is there, or one cannot be used.
     """
     references = {} if reference is None else read_reference(reference)
-    folder = Path(path)
-    files = sorted(folder.glob("*.csv")) if folder.is_dir() else [folder]
+    several = [path] if isinstance(path, (str, os.PathLike)) else path
+    files = [file for one in several for file in _csv_files(Path(one))]
+    return [read_assay(file, references=references, **options) for file in files]  # pyright: ignore[reportArgumentType]
+
+
+def _csv_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    # macOS leaves a hidden ._x.csv beside x.csv on disks of other systems.
+    files = sorted(file for file in path.glob("*.csv") if not file.name.startswith("."))
     if not files:
         raise InputError(f"{path}: no CSV file in this folder; give assays in ProteinGym's format")
-    return [read_assay(file, references=references, **options) for file in files]  # pyright: ignore[reportArgumentType]
+    return files
 
 
 def read_assay(

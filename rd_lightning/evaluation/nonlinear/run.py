@@ -157,7 +157,11 @@ def feature_moments(
     features.to(device)
     backbones.to(device)
     fit, heldout = JointMoments(features.dims), JointMoments(features.dims)
-    with scan_fasta(fasta, on_invalid=on_invalid) as store, residue_progress() as progress:
+    with (
+        # The digest of the plan says whether these are the sequences of the fit.
+        scan_fasta(fasta, on_invalid=on_invalid, on_nucleotides="read") as store,
+        residue_progress() as progress,
+    ):
         plan = BatchPlan(store, settings)
         if plan_digest not in (None, plan.digest()):
             raise InputError(
