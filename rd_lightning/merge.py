@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli.command import output_folder, plain, run_command
@@ -30,14 +31,20 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
+    from .fitting.output import refuse_used
+
+    with output_folder(config, alone=True) as folder:
+        refuse_used(folder)
+        _merge_into(folder, config)
+
+
+def _merge_into(folder: Path, config: DictConfig) -> None:
     from .display.console import plain_console
-    from .fitting.output import refuse_used, write_state
+    from .fitting.output import write_state
     from .fitting.state import FitState, solve_state
     from .fitting.summary import print_report
 
     console = plain_console()
-    folder = output_folder()
-    refuse_used(folder)
     paths = [config.states] if isinstance(config.states, str) else list(config.states)
     if not paths:
         raise InputError("name the states: rd-merge a/moments.safetensors b/moments.safetensors")

@@ -16,6 +16,7 @@ from ..data.store import SequenceStore
 from ..data.tokenizer import Tokenizer
 from ..data.unique import Unique, find_unique
 from ..errors import InputError
+from ..runtime.temporary import temporary_folder
 from .plan import EmbedPlan, EmbedSettings
 from .sequence_batch import make_sequence_batch
 
@@ -52,7 +53,8 @@ class EmbedData:
     def scan(self) -> SequenceStore:
         """Read and check the file, find equal sequences, plan; once."""
         if self._store is None:
-            self.use(scan_fasta(self.fasta, on_invalid=self.on_invalid))
+            folder = temporary_folder()
+            self.use(scan_fasta(self.fasta, folder=folder, on_invalid=self.on_invalid))
         return self.store
 
     def use(self, store: SequenceStore) -> None:

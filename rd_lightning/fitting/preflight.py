@@ -11,6 +11,7 @@ from lightning import Trainer
 from ..data.store import ScanSummary
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.figures import new_figure, save_figure
+from ..display.room import check_room
 from ..families.family import chain_text
 from .datamodule import FastaDataModule
 from .estimate import expected_seconds
@@ -46,6 +47,17 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
         ),
         ("state", _state(module, settings)),
     ]
+
+
+def check_rooms(module: RDModule, data: FastaDataModule, folder: Path) -> None:
+    """Raise InputError if the disk of the output has no room for the states of the run: the
+    checkpoint, the next one beside it or the moments, and the head."""
+    assert data.plan is not None
+    one = module.state.heldout.num_bytes
+    needed = (2 * (data.plan.settings.num_groups + 1) + 1) * one
+    there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    remedy = "choose another disk (out=DIR), a smaller target or a smaller data.num_groups"
+    check_room(folder, needed, remedy, there=there)
 
 
 def letter_rows(scan: ScanSummary) -> list[tuple[str, str, str]]:

@@ -26,6 +26,7 @@ from ...fitting.output import Fitted
 from ...fitting.plan import HELDOUT, BatchPlan, PlanSettings, planned_batch
 from ...fitting.state import Part
 from ...runtime.provenance import digest_of
+from ...runtime.temporary import temporary_folder
 from ..representations.baselines import Representation
 from .features import RandomFeatures
 from .solve import NonlinearFit, fit_nonlinear
@@ -157,7 +158,11 @@ def feature_moments(
     features.to(device)
     backbones.to(device)
     fit, heldout = JointMoments(features.dims), JointMoments(features.dims)
-    with scan_fasta(fasta, on_invalid=on_invalid) as store, residue_progress() as progress:
+    place = temporary_folder()
+    with (
+        scan_fasta(fasta, folder=place, on_invalid=on_invalid) as store,
+        residue_progress() as progress,
+    ):
         plan = BatchPlan(store, settings)
         if plan_digest not in (None, plan.digest()):
             raise InputError(
