@@ -132,7 +132,10 @@ class FitCheckpoint(Callback):
                 try:
                     state.save(path)
                 except OSError as error:
-                    log.warning("the checkpoint could not be saved: %s", explained(error))
+                    log.warning(
+                        "the checkpoint could not be saved, the one before is kept: %s",
+                        explained(error),
+                    )
                     continue
                 self.saved = path
                 break
