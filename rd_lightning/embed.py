@@ -28,12 +28,15 @@ def embed(config: DictConfig) -> None:
     from .display.console import plain_console, print_facts
     from .embedding.job import EmbedJob
     from .embedding.output import assemble, list_skipped
+    from .runtime.owner import owned_file
 
     console = plain_console()
     job = EmbedJob(_options(config))
-    if is_main_process():
-        job.refuse_used()
     with ExitStack() as stack:
+        if is_main_process():
+            if not config.preflight:
+                stack.enter_context(owned_file(job.out))
+            job.refuse_used()
         run = _run(job, config, stack)
         data = job.make_data(run.device_type)
         if is_main_process():
@@ -47,12 +50,13 @@ def embed(config: DictConfig) -> None:
         if is_main_process() and job.prepare_spool(metadata):
             console.print("resuming an earlier run")
         run(model)
-    if not run.is_main:
-        return
-    seconds = time.perf_counter() - started
-    assemble(job, metadata)
+        if not run.is_main:
+            return
+        seconds = time.perf_counter() - started
+        assemble(job, metadata)
+        path = list_skipped(job)
     _say_what_was_done(console, job, model.num_pieces, seconds)
-    if path := list_skipped(job):
+    if path:
         console.print(f"skipped records: {path}", soft_wrap=True)
     console.print(f"embeddings: {job.out}", soft_wrap=True)
 
@@ -72,7 +76,9 @@ def _run(job: EmbedJob, config: DictConfig, stack: ExitStack) -> RunAlone | RunU
     from .cli.trainer import make_trainer
 
     stack.enter_context(quiet_libraries())
-    return RunUnderTrainer(job, lambda callback: make_trainer(config.trainer, callback))
+    return RunUnderTrainer(
+        job, lambda callback: make_trainer(config.trainer, callback, root=job.spool_folder)
+    )
 
 
 def _say_what_was_done(console: Console, job: EmbedJob, num_pieces: int, seconds: float) -> None:

@@ -37,8 +37,8 @@ def reported_elsewhere(message: str) -> InputError:
 
 
 class Terminated(SystemExit):
-    """The run was told to stop (SIGTERM) and did, in order; exit status 143, as in a shell."""
+    """The run was told to stop by a signal and did, in order; exit status as in a shell."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(143)
+    def __init__(self, message: str, status: int = 143) -> None:
+        super().__init__(status)
         self.message = message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli.command import output_folder, plain, run_command
@@ -30,6 +31,11 @@ def evaluate(config: DictConfig) -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise InputError(f"{EXTRA} ({error.name} is missing)") from error
+    with output_folder(config, alone=True) as folder:
+        _evaluate_in(folder, config)
+
+
+def _evaluate_in(folder: Path, config: DictConfig) -> None:
     # Here, not above: --help and a typo should not wait for torch.
     from .display.console import plain_console, print_facts
     from .evaluation.facts import facts
@@ -37,7 +43,6 @@ def evaluate(config: DictConfig) -> None:
     from .evaluation.output import write_outputs
 
     console = plain_console()
-    folder = output_folder()
     job = EvaluateJob(_options(config), folder)
     if job.folder.resumes(job.manifest):
         console.print(f"resuming in {folder}", soft_wrap=True)

@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli.command import is_main_process, output_folder, plain, quiet_libraries, run_command
-from .errors import InputError
+from .cli.command import (
+    is_given,
+    is_main_process,
+    is_sweep,
+    output_folder,
+    plain,
+    quiet_libraries,
+    run_command,
+)
+from .errors import InputError, Terminated, reported_elsewhere
 
 if TYPE_CHECKING:
     from lightning import Trainer
     from omegaconf import DictConfig
 
     from .display.console import Console
+    from .fitting.checkpoint import FitCheckpoint
     from .fitting.datamodule import FastaDataModule
     from .fitting.module import RDModule
     from .fitting.state import FitState
@@ -27,23 +36,37 @@ def main() -> None:
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
+    from .fitting.output import is_complete
+
+    module, data = _make_module(config), _make_data(config)
+    if data.part_of > 1 and not is_given("out") and not is_sweep():
+        raise InputError(
+            f"data.part={config.data.part}: name the folder of this part, out=DIR; parts that run "
+            "side by side may not share one"
+        )
+    with output_folder(config) as folder:
+        try:
+            complete = is_complete(folder, config.resume, is_part=data.part_of > 1)
+        except InputError as error:
+            raise error if is_main_process() else reported_elsewhere(str(error)) from None
+        _fit_in(folder, config, module, data, complete)
+
+
+def _fit_in(
+    folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule, complete: bool
+) -> None:
     from .cli.trainer import make_trainer
     from .data.scan import SKIPPED
     from .display.console import plain_console, print_facts
     from .display.skipped import write_skipped
-    from .fitting.checkpoint import CHECKPOINT, FitCheckpoint, check_resumed
-    from .fitting.output import refuse_used, write_state
-    from .fitting.preflight import preflight_facts
-    from .fitting.summary import print_report
+    from .fitting.checkpoint import FitCheckpoint, check_resumed
+    from .fitting.output import CHECKPOINT, check_same_options
+    from .fitting.preflight import check_rooms, preflight_facts
 
     console = plain_console()
-    folder = output_folder()
-    if is_main_process():
-        refuse_used(folder)
-    module, data = _make_module(config), _make_data(config)
-    checkpoint = folder / CHECKPOINT
-    trainer = make_trainer(config.trainer, FitCheckpoint(checkpoint, config.checkpoint_minutes))
-    earlier = _resumed(config.resume, checkpoint)
+    saving = FitCheckpoint(folder / CHECKPOINT, config.checkpoint_minutes)
+    trainer = make_trainer(config.trainer, saving, root=folder)
+    earlier = _resumed(config.resume, folder)
     if earlier is not None:
         module.resume_from, data.batches_done = earlier, earlier.parts[0].batches_done
     device = trainer.strategy.root_device
@@ -55,21 +78,65 @@ def fit(config: DictConfig) -> None:
             # What is known before the weights are loaded; the module compares those too.
             known = {**module.identity, "precision": str(trainer.precision)}
             check_resumed(earlier, known, module.dims, data.part(data.batches_done))
+        if complete:
+            check_same_options(folder, module.solve_options)
+            console.print(f"complete already: {folder}", soft_wrap=True)
+            return
         if config.preflight:
             _more_preflight(console, module, data, trainer, folder)
         if skipped := write_skipped(data.store, folder / SKIPPED):
             console.print(f"skipped records: {skipped}", soft_wrap=True)
-    if config.preflight:
+        check_rooms(module, data, folder)
+    if config.preflight or complete:
         return
-    if earlier is not None and earlier.parts[0].complete:
-        if is_main_process():
-            _solve_only(module, data, earlier)
-    else:
-        trainer.fit(module, datamodule=data)
-    if not trainer.is_global_zero:
-        return
-    write_state(module.state, module.head, folder, plain(config))
-    checkpoint.unlink(missing_ok=True)
+    _stream_and_write(folder, config, module, data, trainer, saving, earlier)
+
+
+def _stream_and_write(
+    folder: Path,
+    config: DictConfig,
+    module: RDModule,
+    data: FastaDataModule,
+    trainer: Trainer,
+    saving: FitCheckpoint,
+    earlier: FitState | None,
+) -> None:
+    """The state is kept until all is written, whatever happens, and a message says where."""
+    from .display.console import plain_console
+    from .fitting.output import write_state
+    from .runtime.ddp import processes_end_together
+    from .runtime.os_errors import explained
+
+    try:
+        if earlier is not None and earlier.parts[0].complete:
+            saving.saved = saving.path
+            if is_main_process():
+                _solve_only(module, data, earlier)
+        else:
+            with processes_end_together(trainer):
+                trainer.fit(module, datamodule=data)
+        if not trainer.is_global_zero:
+            return
+        if not module.state.parts:
+            raise InputError("the trainer ended before the stream began; leave out max_epochs=0")
+        write_state(module.state, module.head, folder, plain(config))
+    except OSError as error:
+        raise InputError(f"{explained(error)}; {saving.fate}") from error
+    except Terminated as error:
+        if saving.saved is not None and "resume=" not in error.message:
+            error.message += f"; {saving.fate}"
+        raise
+    if saving.saved is not None:
+        saving.saved.unlink(missing_ok=True)
+    saving.path.unlink(missing_ok=True)
+    _say_what_was_done(plain_console(), folder, config, module)
+
+
+def _say_what_was_done(
+    console: Console, folder: Path, config: DictConfig, module: RDModule
+) -> None:
+    from .fitting.summary import print_report
+
     if module.head is None:
         done = f"part {config.data.part}: {module.moments.num_rows:,} residues"
         console.print(f"{done}; add the parts up with rd-merge")
@@ -120,12 +187,13 @@ def _more_preflight(
     console.print(f"lengths: {save_lengths_picture(data, folder)}", soft_wrap=True)
 
 
-def _resumed(resume: str | None, checkpoint: Path) -> FitState | None:
+def _resumed(resume: str | None, folder: Path) -> FitState | None:
+    from .fitting.output import resumable
     from .fitting.state import FitState
 
-    if resume is None or (resume == "auto" and not checkpoint.exists()):
+    path = resumable(folder) if resume == "auto" else None if resume is None else Path(resume)
+    if path is None:
         return None
-    path = checkpoint if resume == "auto" else Path(resume)
     state = FitState.load(path)
     if len(state.parts) != 1:
         raise InputError(f"{path}: not the state of one run; nothing can resume from it")

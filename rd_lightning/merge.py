@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cli.arguments import split_words
@@ -26,14 +27,20 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
+    from .fitting.output import refuse_used
+
+    with output_folder(config, alone=True) as folder:
+        refuse_used(folder)
+        _merge_into(folder, config)
+
+
+def _merge_into(folder: Path, config: DictConfig) -> None:
     from .display.console import plain_console
-    from .fitting.output import MOMENTS, refuse_used, write_state
+    from .fitting.output import MOMENTS, write_state
     from .fitting.state import FitState, solve_state
     from .fitting.summary import print_report
 
     console = plain_console()
-    folder = output_folder()
-    refuse_used(folder)
     paths = [config.states] if isinstance(config.states, str) else list(config.states)
     # Of a run's folder, the moments in it.
     paths = [os.path.join(path, MOMENTS) if os.path.isdir(path) else path for path in paths]

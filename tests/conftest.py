@@ -7,6 +7,7 @@ from . import typecheck  # noqa: F401  (the hook finds it by name)
 install_import_hook("rd_lightning", "tests.typecheck.check")
 
 import os  # noqa: E402
+import signal  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -49,8 +50,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _one_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler's variables around the tests would make them think they are one rank of many."""
-    for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE"):
+    slurm = [name for name in os.environ if name.startswith("SLURM_")]
+    for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", *slurm):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_on_a_terminal() -> None:
+    """Under nohup or in the background some are ignored, and the processes of the tests inherit
+    that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 EXIT_INPUT = 1
-EXIT_INTERRUPTED = 130  # as in a shell
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _VERBOSE = ContextVar("verbose", default=False)
 """Whether libraries' logs and tracebacks are shown."""
@@ -40,8 +39,9 @@ def run_command(
 
     ``resumes``: the same command resumes where it was interrupted, which a user is then told.
 
-    Bad input (:class:`InputError`) is one line on the standard error and exit status 1. An output
-    folder that the job left empty is removed.
+    Bad input (:class:`InputError`) and an error of the operating system are one line on the
+    standard error and exit status 1; in a multirun the other jobs still run. A signal ends the run
+    in order, see :mod:`rd_lightning.runtime.stopping`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -62,28 +62,17 @@ def run_command(
         _fail(problem)
     # Here, not above: --help and --version do not need it.
     import hydra
-    from hydra.core.hydra_config import HydraConfig
+
+    failed: list[str] = []
 
     def guarded(config: DictConfig) -> None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            job(config)
-        except InputError as error:
-            if verbose:
-                traceback.print_exc()
-            _remove_if_empty(folder)
-            if error.reported_elsewhere:
-                sys.exit(EXIT_INPUT)
-            _fail(str(error))
-        except Terminated as error:
-            if is_main_process():
-                _say(error.message)
-            raise
-        except KeyboardInterrupt:
-            _remove_if_empty(folder)
-            if is_main_process():
-                _say("interrupted" + ("; the same command resumes there" if resumes else ""))
-            sys.exit(EXIT_INTERRUPTED)
+        problem = _problem_of(job, config, resumes)
+        if problem is None:
+            return
+        if not is_sweep():
+            _fail(problem)
+        _say(problem, label="error: ")  # and the next job of the sweep
+        failed.append(_name_in_sweep())
 
     # Hydra names the job after the function.
     guarded.__name__ = config_name
@@ -93,6 +82,52 @@ def run_command(
     )
     with _logging_put_back(), _shown(quiet, verbose), _reader_may_leave():
         decorate(guarded)()
+    if failed:
+        _fail(f"{len(failed)} of the jobs failed: {'; '.join(failed)}")
+
+
+def _problem_of(job: Callable[[DictConfig], None], config: DictConfig, resumes: bool) -> str | None:
+    """Run the job; why it cannot be done, in a line. A signal ends it in order."""
+    from ..runtime.os_errors import explained
+    from ..runtime.stopping import signals_handled, stopped
+
+    again = "the same command resumes there" if resumes else ""
+    try:
+        with signals_handled():
+            job(config)
+    except InputError as error:
+        if _VERBOSE.get():
+            traceback.print_exc()
+        if error.reported_elsewhere:
+            sys.exit(EXIT_INPUT)
+        return str(error)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if os.environ.get(_FULL_ERROR) == "1":
+            raise
+        return explained(error)
+    except (Terminated, KeyboardInterrupt) as error:
+        end = error if isinstance(error, Terminated) else stopped("SIGINT")
+        if is_main_process():
+            _say(end.message + (f"; {again}" if again and ";" not in end.message else ""))
+        sys.exit(end.code)
+    return None
+
+
+def is_sweep() -> bool:
+    """Whether the job is one of several of one command (-m)."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _name_in_sweep() -> str:
+    from hydra.core.hydra_config import HydraConfig
+
+    job = HydraConfig.get().job
+    return f"#{job.num} {job.override_dirname}".strip()
 
 
 @contextmanager
@@ -133,11 +168,42 @@ def _logging_put_back() -> Iterator[None]:
         root.setLevel(level)
 
 
-def output_folder() -> Path:
-    """Of the running job; in a multirun, the job's own."""
+@contextmanager
+def output_folder(config: DictConfig, *, alone: bool = False) -> Iterator[Path]:
+    """Of the running job; in a multirun, the job's own. It is made, and until the end no other run
+    may write there. One that is left empty is removed.
+
+    Args:
+        alone: the job is one process, whatever started it.
+
+    Raises:
+        InputError: another run writes there.
+    """
     from hydra.core.hydra_config import HydraConfig
 
-    return Path(HydraConfig.get().runtime.output_dir)
+    from ..runtime.owner import owned
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if not is_sweep():
+        if config.out is None or not str(config.out):
+            raise InputError("out is missing; name the folder: out=DIR")
+        folder = folder / str(config.out)
+    if not is_main_process():
+        if alone:
+            raise InputError("this command is one process; start it once: srun --ntasks=1")
+        yield folder
+        return
+    # The default has a time in it, and two runs may begin in one second.
+    with owned(folder, fresh=not is_sweep() and not is_given("out")) as folder:
+        yield folder
+
+
+def is_given(key: str) -> bool:
+    """Whether the command line has that setting."""
+    from hydra.core.hydra_config import HydraConfig
+
+    given = HydraConfig.get().overrides.task
+    return any(override.lstrip("+").split("=")[0] == key for override in given)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -151,7 +217,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def is_main_process() -> bool:
     """Whether this is the first of the processes that Lightning or a scheduler started."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "RANK"))
+    ranks = ["LOCAL_RANK", "NODE_RANK", "RANK"]
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if "SLURM_NTASKS" in os.environ and not interactive and "RANK" not in os.environ:
+        ranks.append("SLURM_PROCID")  # SLURM starts the processes; Lightning tells it so too
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 @contextmanager
@@ -181,13 +251,6 @@ def quiet_libraries() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _remove_if_empty(folder: Path) -> None:
-    if is_main_process() and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        if not any(folder.parent.iterdir()):
-            folder.parent.rmdir()
 
 
 def _show(text: str) -> None:

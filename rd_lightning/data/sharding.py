@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,4 +110,15 @@ class ShardedBatches(IterableDataset):
             batch_size=None,
             num_workers=num_workers,
             pin_memory=device_type == "cuda",
+            worker_init_fn=_outlive_signals,
         )
+
+
+def _outlive_signals(worker: int) -> None:
+    """A scheduler and a terminal send a signal to every process of a run: without its workers the
+    main one could not end in order. They end with it, or a minute after SIGTERM."""
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))

@@ -119,7 +119,7 @@ class SequenceStore:
     def close(self) -> None:
         self._entries.close()
         self._data.close()
-        if self._owned:
+        if self._owned:  # and at the end of the process, see runtime.temporary
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def column(self, name: Literal["length", "digest", "record"]) -> np.ndarray:

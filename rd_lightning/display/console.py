@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +17,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -139,7 +141,11 @@ class _Speed(ProgressColumn):
 
 def residue_progress(console: Console | None = None) -> Progress:
     """A bar with share, speed and time left, on standard error unless a console is given; a task
-    counts residues, or its field ``unit``."""
+    counts residues, or its field ``unit``. In a file or a scheduler's log, which cannot hold a bar,
+    lines: see :class:`ProgressLines`."""
+    console = console or plain_console(stderr=True)
+    if not console.is_terminal:
+        return ProgressLines(console=console)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -147,5 +153,49 @@ def residue_progress(console: Console | None = None) -> Progress:
         _Speed(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=console or plain_console(stderr=True),
+        console=console,
     )
+
+
+class ProgressLines(Progress):
+    """Progress in lines: one every 5% at most every ten seconds, at least every five minutes, and
+    one when a task is done."""
+
+    SHARE, SOONEST, LATEST = 0.05, 10.0, 300.0
+
+    def __init__(self, *, console: Console) -> None:
+        super().__init__(console=console, disable=True)
+        self._said: dict[TaskID, tuple[float, float]] = {}
+        """Of each task: share done and when, at its last line."""
+
+    def add_task(self, *args: Any, **kwargs: Any) -> TaskID:
+        task = super().add_task(*args, **kwargs)
+        self._said[task] = (self.tasks[-1].percentage / 100, self.get_time())
+        return task
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._say(task_id)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._say(task_id)
+
+    def _say(self, task_id: TaskID) -> None:
+        task = self._tasks[task_id]
+        if not task.total or not task.visible:
+            return
+        share, now = task.completed / task.total, self.get_time()
+        before, then = self._said[task_id]
+        due = now - then >= (self.SOONEST if share >= before + self.SHARE else self.LATEST)
+        if share <= before or not (due or task.finished):
+            return
+        self._said[task_id] = (share, now)
+        unit, left = task.fields.get("unit", "residues"), task.time_remaining
+        speed = task.finished_speed or task.speed
+        self.console.print(
+            f"{task.description}: {share:.0%}, {task.completed:,.0f} of {task.total:,.0f} {unit}"
+            + (f", {speed:,.{0 if speed >= 10 else 1}f} {unit}/s" if speed else "")
+            + (f", {timedelta(seconds=round(left))} left" if left else ""),
+            soft_wrap=True,
+        )

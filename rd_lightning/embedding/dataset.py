@@ -16,6 +16,7 @@ from ..data.store import SequenceStore
 from ..data.tokenizer import Tokenizer
 from ..data.unique import Unique, find_unique
 from ..errors import InputError
+from ..runtime.temporary import temporary_folder
 from .plan import EmbedPlan, EmbedSettings
 from .sequence_batch import make_sequence_batch
 
@@ -60,6 +61,7 @@ class EmbedData:
             self.use(
                 scan_fasta(
                     self.fasta,
+                    folder=temporary_folder(),
                     on_invalid=self.on_invalid,
                     on_nucleotides=self.on_nucleotides,
                     ids=self.ids,

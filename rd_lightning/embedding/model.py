@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ..data.store import SequenceStore
 from ..display.console import StreamProgress
 from ..runtime.ddp import once_per_machine
+from ..runtime.stopping import handle_signals
 from .dataset import EmbedData
 from .nested_model import NestedModel
 from .output import Recorder
@@ -97,6 +98,11 @@ class RecorderCallback(Callback):
         self.recorder = self.open_recorder(trainer.global_rank)
         # All must have seen the same logs before anyone adds to one.
         trainer.strategy.barrier("what is done is known")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # In place of Lightning's handler, which starts a collective inside of the signal. Lightning
+        # puts back the original one at the end.
+        handle_signals()
 
     def on_predict_batch_end(
         self,

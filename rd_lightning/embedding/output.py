@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..data.scan import SKIPPED
+from ..display.console import residue_progress
 from ..display.skipped import write_skipped
 from ..errors import InputError
 from ..runtime.precision import dtype_name, first_nonfinite_row
@@ -90,8 +91,9 @@ def assemble(job: EmbedJob, metadata: Mapping[str, Any]) -> None:
     try:
         _write_records(job, spool, metadata)
     except OSError as error:
+        said = error.strerror or error
         raise InputError(
-            f"{job.out} cannot be written ({error}); nothing that was computed is lost: make room "
+            f"{job.out} cannot be written ({said}); nothing that was computed is lost: make room "
             "and run the same command again"
         ) from error
     spool.remove()
@@ -101,8 +103,12 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
     data, store = job.data, job.data.store
     number = np.cumsum(job.kept) - 1
     lengths, digests = store.column("length"), store.column("digest")
-    with job.writer(metadata) as writer:
-        for i, kind in enumerate(data.unique.of.tolist()):
+    kinds = data.unique.of.tolist()
+    with job.writer(metadata) as writer, residue_progress() as progress:
+        writing = progress.add_task("writing", total=len(kinds), unit="records")
+        for i, kind in enumerate(kinds):
+            if i % 64 == 0:
+                progress.update(writing, completed=i)
             if job.kept[kind]:
                 record = Embedded(
                     store.id(i),
@@ -113,6 +119,7 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
                     {p: spool.read(p, kind) for p in job.poolings},
                 )
                 writer.write(record)
+        progress.update(writing, completed=len(kinds))
 
 
 def list_skipped(job: EmbedJob) -> Path | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from ..display.console import Fact, long_sequences, scan_facts, shown_size
-from ..errors import InputError
-from ..runtime.files import existing_folder
+from ..display.console import Fact, long_sequences, scan_facts
+from ..display.room import check_room
 from .dataset import EmbedData
 from .formats import Description
 from .spool import num_bytes
@@ -32,14 +30,8 @@ def check_disk(out: Path, needed: int, there: int) -> int:
     Raises:
         InputError: fewer than needed, beside the bytes that an earlier run left there.
     """
-    folder = existing_folder(out)
-    free = shutil.disk_usage(folder).free
-    if free + there < needed:
-        raise InputError(
-            f"{folder} has {shown_size(free)} free, but {shown_size(needed)} are needed; choose "
-            "another disk, dtype=float16, a smaller level, or pooling=mean"
-        )
-    return free
+    remedy = "choose another disk, dtype=float16, a smaller level, or pooling=mean"
+    return check_room(out.absolute().parent, needed, remedy, there=there)
 
 
 def data_facts(data: EmbedData) -> list[Fact]:

@@ -121,8 +121,10 @@ class RunUnderTrainer:
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""
+        from ..runtime.ddp import processes_end_together
         from .model import EmbedDataModule, RDModel
 
         assert isinstance(model, RDModel)
         data = EmbedDataModule(self.job.data)
-        self.trainer.predict(model, datamodule=data, return_predictions=False)
+        with processes_end_together(self.trainer):
+            self.trainer.predict(model, datamodule=data, return_predictions=False)

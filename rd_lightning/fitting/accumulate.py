@@ -116,6 +116,11 @@ class Accumulator:
         if self._finite.due:
             self.check()
 
+    @property
+    def left_out_here(self) -> Float64[Tensor, ""]:
+        """Residues that this process left out, as of the last :meth:`check`."""
+        return self.num_nonfinite.sum_value.clone()
+
     def mean(self, batch: Batch) -> Float64[Tensor, " D"]:
         """Mean of the finite rows of a batch, for a shift that all processes share."""
         _, blocks = next(iter(self._embed(batch)))

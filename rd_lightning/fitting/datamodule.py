@@ -23,6 +23,7 @@ from ..errors import InputError, check_choice
 from ..families.builtin import sample_fasta
 from ..families.esm2 import esm_tokenizer
 from ..runtime.ddp import once_per_machine
+from ..runtime.temporary import temporary_folder
 from .plan import BatchPlan, PlanSettings, planned_batch
 from .state import Part
 
@@ -105,7 +106,10 @@ class FastaDataModule(L.LightningDataModule):
         """
         if self.store is None:
             self.store = scan_fasta(
-                self.fasta, on_invalid=self.on_invalid, on_nucleotides=self.on_nucleotides
+                self.fasta,
+                folder=temporary_folder(),
+                on_invalid=self.on_invalid,
+                on_nucleotides=self.on_nucleotides,
             )
         return self._make_plan(device_type)
 
@@ -152,6 +156,11 @@ class FastaDataModule(L.LightningDataModule):
             return shard
         return replace(shard, rank=self.trainer.global_rank, world_size=self.trainer.world_size)
 
+    def num_residues(self, batches_done: int) -> int:
+        """Of the first so many batches of the part."""
+        assert self.plan is not None
+        return int(self.plan.residues_by_batch()[self.shard.batches[:batches_done]].sum())
+
     def part(self, batches_done: int) -> Part:
         """The share of the plan that this run is, as far as it got."""
         assert self.plan is not None
@@ -164,6 +173,36 @@ class FastaDataModule(L.LightningDataModule):
             batches_done=batches_done,
             num_batches=len(self.shard.batches),
         )
+
+    def counted_part(self, batches_done: int, counted: int) -> Part:
+        """As :meth:`part`; the residues that this run counted or left out must be those of its
+        batches, each once.
+
+        Raises:
+            InputError: they are not; something beside the plan steered the stream.
+        """
+        planned = self.num_residues(batches_done) - self.num_residues(self.batches_done)
+        if counted != planned:
+            raise InputError(
+                f"{planned:,} residues are planned for the batches that are done, but {counted:,} "
+                "came; nothing is written: leave out what steers the stream (samplers, callbacks, "
+                "settings of the Trainer)"
+            )
+        return self.part(batches_done)
+
+    def check_earlier(self, num_rows: int, *, may_miss: bool) -> None:
+        """Raise InputError unless the earlier run counted the residues of its batches.
+
+        Args:
+            may_miss: whether some may have been left out.
+        """
+        planned = self.num_residues(self.batches_done)
+        if num_rows > planned or (num_rows < planned and not may_miss):
+            raise InputError(
+                f"resume: the state holds {num_rows:,} residues, but its {self.batches_done:,} "
+                f"batches have {planned:,}; begin anew, or resume with on_nonfinite=skip if that "
+                "run had it"
+            )
 
     def batch(self, number: int) -> Batch:
         """A batch of the plan."""

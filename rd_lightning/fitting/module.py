@@ -26,10 +26,10 @@ from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.provenance import versions
 from .accumulate import Accumulator
-from .checkpoint import check_resumed
+from .checkpoint import check_resumed, ended_early
 from .datamodule import FastaDataModule
 from .plan import PlanSettings
-from .state import FitState
+from .state import FitState, Part
 
 
 class RDModule(L.LightningModule):
@@ -112,11 +112,13 @@ class RDModule(L.LightningModule):
         self.head: RDHead | None = None
         self.backbones: nn.ModuleDict | None = None
         self.num_nonfinite = 0
-        """Residues left out because an embedding was not finite; known after the fit."""
+        """Residues left out because an embedding was not finite, those of an earlier run that was
+        resumed included; known after the fit."""
         self.num_pieces = 0
         """Pieces beyond the first of batches that did not fit into memory whole; likewise."""
         self._accumulator: Accumulator | None = None
         self._started, self._residues_done = 0.0, 0
+        self._steps, self._rows_before = 0, 0
 
     @property
     def moments(self) -> JointMoments:
@@ -203,16 +205,19 @@ class RDModule(L.LightningModule):
     def _resume(self, state: FitState, data: FastaDataModule) -> None:
         """Resume from a checkpoint: its moments on the first process, its shift on all."""
         check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
+        data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
+        self._rows_before = state.num_rows
         if self.global_rank == 0:
             self.state = state.to(self.device)
         elif state.shift is not None:
             self.state.set_shift_(state.shift.to(self.device))
 
     def on_train_start(self) -> None:
-        self._started = time.perf_counter()
+        self._started, self._steps = time.perf_counter(), 0
 
     @torch.no_grad()
     def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self._steps += 1
         if self.state.shift is None:
             self._share_shift(batch)
         if not batch.num_residues:
@@ -264,8 +269,14 @@ class RDModule(L.LightningModule):
         self.accumulator.check()
         state = self.state.clone().all_reduce_()
         if data := self.data:
-            state.parts = [data.part(data.shard.done_after(steps))]
+            state.parts = [self._part(data, state, steps)]
         return state
+
+    def _part(self, data: FastaDataModule, state: FitState, steps: int) -> Part:
+        """Of the global state after so many steps of this run (a collective)."""
+        left_out = distributed.all_reduce_sum_(self.accumulator.left_out_here.to(self.device))
+        counted = state.num_rows - self._rows_before + int(left_out)
+        return data.counted_part(data.shard.done_after(steps), counted)
 
     def on_train_epoch_end(self) -> None:
         self.accumulator.check()
@@ -274,7 +285,11 @@ class RDModule(L.LightningModule):
         seconds = time.perf_counter() - self._started
         data = self.data
         if data is not None:
-            self.state.parts = [data.part(len(data.shard.batches))]
+            part = self._part(data, self.state, self._steps)
+            self.state.parts = [part]
+            if not part.complete:
+                raise InputError(f"{ended_early(part)}; nothing is solved")
+            self.num_nonfinite = data.num_residues(part.batches_done) - self.state.num_rows
         if data is None or data.part_of == 1:
             self.head = fit_chain(
                 self.moments,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,12 @@ from ..errors import InputError
 from ..head.head import RDHead
 from ..head.pretrained import RUN_HEAD
 from ..runtime.files import write_json
+from ..runtime.provenance import differences
 from .state import FitState
 from .summary import save_report_picture
 
 HEAD, MOMENTS, REPORT, PICTURE = RUN_HEAD, "moments.safetensors", "report.json", "report.png"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def refuse_used(folder: str | os.PathLike) -> None:
@@ -24,6 +27,47 @@ def refuse_used(folder: str | os.PathLike) -> None:
     folder = Path(folder)
     if any((folder / name).exists() for name in (HEAD, MOMENTS)):
         raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
+
+
+def is_complete(folder: Path, resume: str | None, *, is_part: bool) -> bool:
+    """Whether the folder holds the finished fit that ``resume`` asks for.
+
+    Raises:
+        InputError: it holds a fit, or the checkpoint of one, that the run would replace.
+    """
+    checkpoint = folder / CHECKPOINT
+    own = resume == "auto" or (resume is not None and Path(resume).absolute() == checkpoint)
+    if checkpoint.exists():  # also while an earlier run was writing its results
+        if own:
+            return False
+        raise InputError(
+            f"{folder} holds the checkpoint of an interrupted fit; resume it with resume=auto, or "
+            "choose another folder: out=DIR"
+        )
+    if not own:
+        refuse_used(folder)
+    return own and (folder / (MOMENTS if is_part else HEAD)).exists()
+
+
+def resumable(folder: Path) -> Path | None:
+    """What an earlier run left of its state: the checkpoint, or the moments of one that wrote its
+    results."""
+    return next((p for p in (folder / CHECKPOINT, folder / MOMENTS) if p.exists()), None)
+
+
+def check_same_options(folder: Path, options: Mapping[str, Any]) -> None:
+    """Raise InputError if the head of the folder was solved with other options."""
+    if not (folder / HEAD).exists():
+        return
+    report = RDHead.from_pretrained(folder / HEAD).report
+    there = {**report.options, "level_widths": report.keep}
+    # What the report does not tell, or tells as it was worked out, is not compared.
+    asked = {k: options[k] for k in there if options[k] is not None or k == "level_widths"}
+    if found := differences(asked, {k: there[k] for k in asked}, names=("now", "there")):
+        raise InputError(
+            f"{folder} holds a fit with other options ({'; '.join(found)}); solve its moments "
+            f"again: rd-merge {folder / MOMENTS} out=DIR with these options"
+        )
 
 
 def write_state(

@@ -11,6 +11,8 @@ from lightning import Trainer
 from ..data.store import ScanSummary
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.figures import new_figure, save_figure
+from ..display.room import check_room
+from ..families.download import checkpoints_folder, to_download
 from ..families.family import chain_text
 from .datamodule import FastaDataModule
 from .estimate import expected_seconds
@@ -45,7 +47,36 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
             f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}",
         ),
         ("state", _state(module, settings)),
+        *_download(module),
     ]
+
+
+def _download(module: RDModule) -> list[Fact]:
+    sizes = to_download(module.family, module.members, module.weights)
+    if not sizes:
+        return []
+    smaller = f"; a smaller level, such as level={module.names[-2]}, takes less"
+    return [
+        (
+            "download",
+            f"{', '.join(sizes)}: about {shown_size(sum(sizes.values()))} to "
+            f"{checkpoints_folder()}{smaller if len(module.names) > 2 else ''}",
+        )
+    ]
+
+
+def check_rooms(module: RDModule, data: FastaDataModule, folder: Path) -> None:
+    """Raise InputError if there is no room for the states of the run (the checkpoint, the next one
+    beside it or the moments, and the head), or for weights that are to be downloaded."""
+    assert data.plan is not None
+    one = module.state.heldout.num_bytes
+    needed = (2 * (data.plan.settings.num_groups + 1) + 1) * one
+    there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    remedy = "choose another disk (out=DIR), a smaller target or a smaller data.num_groups"
+    check_room(folder, needed, remedy, there=there)
+    if sizes := to_download(module.family, module.members, module.weights):
+        remedy = "name a folder with the weights, family.weights=DIR, or choose a smaller level"
+        check_room(checkpoints_folder(), sum(sizes.values()), remedy)
 
 
 def letter_rows(scan: ScanSummary) -> list[tuple[str, str, str]]:

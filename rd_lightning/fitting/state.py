@@ -74,6 +74,11 @@ class FitState:
         return [*self.groups, self.heldout]
 
     @property
+    def num_rows(self) -> int:
+        """Residues in it, those that are held out included."""
+        return sum(moments.num_rows for moments in self.all_moments)
+
+    @property
     def num_bytes(self) -> int:
         """Of all moments."""
         return sum(moments.num_bytes for moments in self.all_moments)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..display.console import Console, print_table
 from ..display.figures import new_figure, save_figure
-from ..head.report import FitReport
+from ..head.report import FitReport, StageReport
 
 _HEADINGS = (
     "stage",
@@ -98,6 +98,11 @@ def _draw_share(axes, report: FitReport, dims: Sequence[int], names: Sequence[st
     )
 
 
+def _kept(stage: StageReport) -> str:
+    """A share; of a residual that is rounding alone there is none."""
+    return f"{stage.kept_variance:.1%}" if 0 <= stage.kept_variance < 1.001 else "nothing left,"
+
+
 def print_report(console: Console, report: FitReport) -> None:
     """A row a stage: components kept of all, the last kept eigenvalue over the noise threshold of
     the Marchenko-Pastur rule, R2, variance kept. Then how to read it, and what a narrow first level
@@ -112,7 +117,7 @@ def print_report(console: Console, report: FitReport) -> None:
                 "" if near is None else f"{near:.2f}",
                 f"{stage.r2_fit:.3f}",
                 "-" if heldout is None else f"{heldout:.3f}",
-                f"{stage.kept_variance:.1%} by {stage.rank}",
+                f"{_kept(stage)} by {stage.rank}",
             )
         )
     print_table(console, "Reverse distillation", _HEADINGS, rows)

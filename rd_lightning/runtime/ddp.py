@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import torch.distributed as dist
@@ -35,6 +36,18 @@ class FrozenDDPStrategy(DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Wrap nothing."""
+
+
+@contextmanager
+def processes_end_together(trainer: Trainer) -> Iterator[None]:
+    """An exception inside ends the processes that the trainer started too: they would wait."""
+    try:
+        yield
+    except BaseException:
+        for process in getattr(trainer.strategy.launcher, "procs", []):
+            if process.poll() is None:
+                process.terminate()
+        raise
 
 
 def once_per_machine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -16,6 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import InputError
+from .os_errors import from_text, of_file
+
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+"""What network file systems (CIFS) answer to fsync of a folder: the file itself is durable."""
 
 
 @contextmanager
@@ -29,11 +34,12 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with of_file(path):
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -43,6 +49,9 @@ def _sync_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise
         finally:
             os.close(descriptor)
 
@@ -80,7 +89,7 @@ def write_tensors(
         try:
             save_file(whole, temporary, header)
         except SafetensorError as error:  # also when the disk is full
-            raise OSError(f"{path} cannot be written: {error}") from error
+            raise from_text(str(error), path) from error
         temporary.chmod(mode)  # safetensors makes it readable by its owner only
 
 

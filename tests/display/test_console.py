@@ -66,3 +66,45 @@ def test_the_bars_description_too():
     with residue_progress(console) as progress:
         progress.add_task("P1_[x]:B:", total=10, completed=5)
     assert "P1_[x]:B:" in console.file.getvalue()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def lines(steps) -> list[str]:
+    """What a log holds of (seconds, residues) steps of a task of 1,000."""
+    console, clock = plain_console(), Clock()
+    console.file = io.StringIO()
+    with residue_progress(console) as progress:
+        progress.get_time = clock
+        task = progress.add_task("streaming", total=1000)
+        for seconds, residues in steps:
+            clock.now += seconds
+            progress.advance(task, residues)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_log_gets_lines_every_5_percent_but_not_more_than_one_in_ten_seconds():
+    slow = lines([(20, 10)] * 100)  # 1% every 20 seconds
+    assert len(slow) == 20
+    assert slow[0].startswith("streaming: 5%, 50 of 1,000 residues")
+    assert slow[0].endswith("left")
+    assert slow[-1].startswith("streaming: 100%, 1,000 of 1,000 residues, 0.5 residues/s")
+    quick = lines([(0.5, 10)] * 100)  # in 50 seconds
+    assert [line.split(",")[0] for line in quick] == [
+        f"streaming: {share}%" for share in (20, 40, 60, 80, 100)
+    ]
+
+
+def test_a_log_of_a_very_long_run_gets_a_line_every_five_minutes():
+    found = lines([(60, 1)] * 20)  # 0.1% a minute
+    assert len(found) == 4
+    assert found[0].startswith("streaming: 0%, 5 of 1,000 residues")
+
+
+def test_a_log_of_nothing_is_empty():
+    assert lines([]) == []

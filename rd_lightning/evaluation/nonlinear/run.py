@@ -26,6 +26,7 @@ from ...fitting.output import Fitted
 from ...fitting.plan import HELDOUT, BatchPlan, PlanSettings, planned_batch
 from ...fitting.state import Part
 from ...runtime.provenance import digest_of
+from ...runtime.temporary import temporary_folder
 from ..representations.baselines import Representation
 from .features import RandomFeatures
 from .solve import NonlinearFit, fit_nonlinear
@@ -157,9 +158,10 @@ def feature_moments(
     features.to(device)
     backbones.to(device)
     fit, heldout = JointMoments(features.dims), JointMoments(features.dims)
+    place = temporary_folder()
     with (
         # The digest of the plan says whether these are the sequences of the fit.
-        scan_fasta(fasta, on_invalid=on_invalid, on_nucleotides="read") as store,
+        scan_fasta(fasta, folder=place, on_invalid=on_invalid, on_nucleotides="read") as store,
         residue_progress() as progress,
     ):
         plan = BatchPlan(store, settings)

@@ -1,0 +1,57 @@
+"""Temporary folders that do not outlive their process, even one that was killed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import BaseFileLock
+
+from .owner import try_lock, unlock
+
+PREFIX = "rd_lightning-"
+_LOCK = "lock"
+_held: dict[Path, BaseFileLock] = {}
+
+
+def temporary_folder() -> Path:
+    """A new folder in TMPDIR, removed at the latest when the process ends.
+
+    Those that killed processes left there are removed first. A living process holds the lock in
+    its folder, so neither its number nor the machine it runs on matters.
+    """
+    _remove_orphans(Path(tempfile.gettempdir()))
+    made = Path(tempfile.mkdtemp(prefix="rd_lightning.new-"))
+    lock = try_lock(made / _LOCK)
+    # Under its name only with the lock held: never an orphan in the eyes of another process.
+    folder = made.rename(made.with_name(made.name.replace(".new-", "-", 1)))
+    if lock is not None:
+        _held[folder] = lock
+    if len(_held) == 1:
+        atexit.register(_remove_all, os.getpid())
+    return folder
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove a folder that :func:`temporary_folder` made."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if lock := _held.pop(folder, None):
+        lock.release()
+
+
+def _remove_all(process: int) -> None:
+    if os.getpid() == process:  # not in a process that was forked
+        for folder in list(_held):
+            remove_temporary(folder)
+
+
+def _remove_orphans(place: Path) -> None:
+    for path in place.glob(f"{PREFIX}*/{_LOCK}"):
+        with suppress(OSError):  # of another user, or removed at this moment
+            if (lock := try_lock(path)) is not None:
+                shutil.rmtree(path.parent, ignore_errors=True)
+                unlock(path, lock)

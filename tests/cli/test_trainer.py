@@ -1,0 +1,61 @@
+"""What a Trainer is made of: nothing of Lightning's own beside the run, all of the data."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from rd_lightning.cli import command
+from rd_lightning.cli.trainer import make_trainer
+from rd_lightning.errors import InputError
+
+CPU = {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 1}
+LEAVE_OUT = [
+    ("limit_train_batches", 5),
+    ("limit_train_batches", 1),
+    ("limit_train_batches", 0.5),
+    ("limit_predict_batches", 2),
+    ("fast_dev_run", True),
+    ("overfit_batches", 1),
+    ("max_steps", 3),
+]
+
+
+def made(root, **settings):
+    return make_trainer(OmegaConf.create({**CPU, **settings}), root=root)
+
+
+@pytest.mark.parametrize(("key", "value"), LEAVE_OUT)
+def test_settings_that_leave_data_out_are_refused(tmp_path, key, value):
+    with pytest.raises(InputError, match=f"trainer.{key}={value} leaves data out"):
+        made(tmp_path, **{key: value})
+
+
+def test_the_same_settings_that_leave_nothing_out_are_taken(tmp_path):
+    trainer = made(tmp_path, limit_train_batches=1.0, max_steps=-1, fast_dev_run=False)
+    assert trainer.default_root_dir == str(tmp_path)
+    assert made(tmp_path, overfit_batches=0.0).limit_train_batches == 1.0
+
+
+def test_one_of_several_processes_is_not_the_only_one(tmp_path, monkeypatch):
+    for key, value in {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("SLURM_JOB_NAME", "fit")
+    with pytest.raises(InputError, match="several processes were started"):
+        made(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "main"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, True),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "bash"}, True),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "RANK": "0"}, True),  # torchrun inside
+    ],
+)
+def test_who_is_the_main_process(monkeypatch, variables, main):
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    assert command.is_main_process() is main

@@ -1,0 +1,42 @@
+"""Signals become exceptions, once, and only inside."""
+
+import os
+import signal
+
+import pytest
+
+from rd_lightning.errors import Terminated
+from rd_lightning.runtime.stopping import STATUS, signals_handled
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_a_signal_is_an_exception_with_the_status_of_a_shell(name):
+    number = signal.Signals[name]
+    before = {n: signal.getsignal(signal.Signals[n]) for n in STATUS}
+    with pytest.raises(Terminated) as stopped, signals_handled():
+        os.kill(os.getpid(), number)
+    # SIGUSR1 is a scheduler's warning before SIGTERM: the same request, the same status.
+    assert stopped.value.code == (143 if name == "SIGUSR1" else 128 + number)
+    assert ("interrupted" if name == "SIGINT" else name) in stopped.value.message
+    assert {n: signal.getsignal(signal.Signals[n]) for n in STATUS} == before
+
+
+def test_a_second_one_does_not_cut_the_end_short():
+    ended = []
+    with pytest.raises(Terminated), signals_handled():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.append(True)
+    assert ended
+
+
+def test_what_is_ignored_stays_so(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with signals_handled():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
