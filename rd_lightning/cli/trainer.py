@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..display.progress_bar import ResidueProgressBar
 from ..errors import InputError
 
-PACKAGES = ("lightning", "rd_lightning", "torch")
+PACKAGES = ("datetime", "lightning", "rd_lightning", "torch")
 """Whose classes a configuration may make."""
 ALLOW = "RD_ALLOW_TARGETS"
 """Environment variable with names of further packages, separated by commas; of these, anything. Not
@@ -27,7 +28,7 @@ def make_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
 
     Raises:
         InputError: Lightning refuses the settings, or a ``_target_`` is not a class of Lightning,
-            torch or this package, nor of a package that the user allows (:data:`ALLOW`).
+            torch, datetime or this package, nor of a package that the user allows (:data:`ALLOW`).
     """
     for target in _targets(OmegaConf.to_container(config, resolve=True)):
         _check_target(target)
@@ -62,12 +63,12 @@ def _targets(node: Any) -> Iterator[Any]:
 def _check_target(target: Any) -> None:
     """Raise InputError for what could run code of the configuration's choice."""
     package = str(target).partition(".")[0]
-    if package in [name.strip() for name in os.environ.get(ALLOW, "").split(",")]:
+    if package and package in [name.strip() for name in os.environ.get(ALLOW, "").split(",")]:
         return
     if package in PACKAGES:
         try:
-            found = get_object(target)
-        except Exception as error:
+            found = pkgutil.resolve_name(target)
+        except (ImportError, AttributeError, ValueError) as error:
             raise InputError(f"_target_={target}: there is no such class") from error
         # Where it is defined, as torch.os.system is not torch's; and functions such as torch.load
         # or torch.hub.load would run code.
