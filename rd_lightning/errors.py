@@ -1,5 +1,11 @@
 """The one exception for input that a user can fix, and the checks that raise it."""
 
+from __future__ import annotations
+
+import operator
+import textwrap
+from typing import Any
+
 
 class InputError(ValueError):
     """A user's file, setting or tensor is not usable; the message says what, where, what to do.
@@ -16,10 +22,30 @@ class InputError(ValueError):
     """Whether another process of the same run reports it to the user."""
 
 
-def check_whole(name: str, value: object, *, least: int) -> None:
-    """Raise InputError unless ``value`` is a whole number of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def whole_number(value: Any) -> int | None:
+    """``value`` as an int; None unless it is one: Python's, NumPy's or torch's, but no truth value
+    and no float."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_whole(name: str, value: object, *, least: int) -> int:
+    """``value`` as an int; raises InputError unless it is a whole number of at least ``least``."""
+    number = whole_number(value)
+    if number is None or number < least:
         raise InputError(f"{name} is a whole number of at least {least}, not {value!r}")
+    return number
+
+
+def make_whole(settings: object, **least: int) -> None:
+    """Turn fields of a frozen dataclass into ints, each checked as by :func:`check_whole`."""
+    for name, lowest in least.items():
+        found = check_whole(name, getattr(settings, name), least=lowest)
+        object.__setattr__(settings, name, found)
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -27,6 +53,18 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise InputError(f"{name} is {listed}, not {value!r}")
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, on one short line.
+
+    torch's "Error(s) in loading state_dict for X:" is left out for the first tensor it names.
+    """
+    text = str(error)
+    if text.startswith("Error(s) in loading state_dict") and "\n" in text:
+        text = text.split("\n", 1)[1]
+    line = textwrap.shorten(" ".join(text.split()), 160, placeholder=" ...")
+    return line or type(error).__name__
 
 
 def reported_elsewhere(message: str) -> InputError:

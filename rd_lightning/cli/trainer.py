@@ -10,11 +10,12 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..display.progress_bar import ResidueProgressBar
 from ..errors import InputError
 from .command import is_main_process
+from .targets import check_targets
 
 WHOLE: dict[str, tuple[object, ...]] = {
     "fast_dev_run": (False, 0),
@@ -34,8 +35,10 @@ def make_trainer(config: DictConfig, *callbacks: Callback, root: Path) -> L.Trai
             is given, by default the current one, and resumes from what it finds.
 
     Raises:
-        InputError: the trainer cannot be made, or would not run over all of the data.
+        InputError: the trainer cannot be made, would not run over all of the data, or has a
+            ``_target_`` that is refused, see :func:`rd_lightning.cli.targets.check_targets`.
     """
+    check_targets(OmegaConf.to_container(config, resolve=True))
     for key, whole in WHOLE.items():
         # 1 is one batch, 1.0 is all of them.
         if key in config and (config[key], type(config[key])) not in [(w, type(w)) for w in whole]:

@@ -18,6 +18,17 @@ class Tokenizer:
     end: int
     padding: int
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both give the same tokens."""
+        if not isinstance(other, Tokenizer):
+            return NotImplemented
+        special = (self.begin, self.end, self.padding)
+        same = special == (other.begin, other.end, other.padding)
+        return same and np.array_equal(self.table, other.table)
+
+    def __hash__(self) -> int:
+        return hash((self.begin, self.end, self.padding))
+
     def encode(self, sequences: Sequence[bytes]) -> np.ndarray:
         """(batch, longest + 2) int64, padded on the right.
 

@@ -13,6 +13,9 @@ from .linalg import eigh_descending
 from .moments import JointMoments
 from .regression import SecondMoments, residual_moments
 
+NOTHING_LEFT = 1e-12
+"""Share of a variance below which a part of it is rounding error."""
+
 
 class ChainMoments(NamedTuple):
     """Second moments of the z so far with itself and with every column of H."""
@@ -70,7 +73,8 @@ class Chain:
             self.heldout_total = own / heldout.num_rows
         self.level_variance = [self.fit.zz.trace().item()]
         whole = covariance[first, first].trace().item()
-        self.first_kept_variance = 1.0 if components is None else self.level_variance[0] / whole
+        all_kept = components is None or whole <= 0
+        self.first_kept_variance = 1.0 if all_kept else self.level_variance[0] / whole
 
     def second_moments(self, k: int) -> tuple[SecondMoments, SecondMoments | None]:
         columns = self.columns[k]
@@ -78,11 +82,15 @@ class Chain:
         return self.fit.second_moments(columns), heldout
 
     def heldout_r2(self, k: int, coefficients: Tensor) -> float | None:
+        """None where nothing is held out, or what is held out does not vary."""
         if self.heldout is None or self.heldout_total is None:
             return None
-        columns = self.columns[k]
-        error = residual_moments(self.heldout.second_moments(columns), coefficients).trace()
-        return 1 - (error / self.heldout_total[columns].sum()).item()
+        moments, total = self.heldout.second_moments(self.columns[k]), self.heldout_total
+        total = total[self.columns[k]].sum()
+        # Of equal rows the total is the rounding of moments about the fit's mean.
+        if total <= NOTHING_LEFT * moments.yy.trace():
+            return None
+        return 1 - (residual_moments(moments, coefficients).trace() / total).item()
 
     def extend(self, k: int, coefficients: Tensor, vectors: Tensor, values: Tensor) -> None:
         columns = self.columns[k]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import get_args
+from numbers import Real
+from typing import NamedTuple, get_args
 
-from ..errors import InputError, check_choice
+from ..errors import InputError, check_choice, whole_number
 from .linalg import Solver
 from .regression import ComponentRule, Regression, check_rule
+
+
+class SolveOptions(NamedTuple):
+    """Options of :func:`rd_lightning.fit_chain`, in Python's own types."""
+
+    num_components: ComponentRule
+    level_widths: tuple[int, ...] | None
 
 
 def check_options(
@@ -20,36 +29,38 @@ def check_options(
     ridge: float | None,
     solver: str,
     level_widths: Sequence[int] | None = None,
-) -> None:
+) -> SolveOptions:
     """Raise InputError unless :func:`fit_chain` could solve members of these widths so.
 
-    For those who stream for hours first and want to know before.
+    For those who stream for hours first and want to know before. Whole numbers may be Python's,
+    NumPy's or torch's.
     """
     if len(names) != len(dims):
         raise InputError(f"{len(names)} names for {len(dims)} models")
     if len(set(names)) != len(names):
         raise InputError(f"the names must differ; got {list(names)}")
-    check_widths(dims, names, level_widths)
+    widths = check_widths(dims, names, level_widths)
     check_choice("regression", regression, get_args(Regression))
     check_choice("solver", solver, get_args(Solver))
     if (regression == "ridge") != (ridge is not None):
         raise InputError("ridge, the penalty, goes with regression='ridge', which needs it")
-    if ridge is not None and not (isinstance(ridge, (int, float)) and ridge >= 0):
+    if ridge is not None and not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
         raise InputError(f"ridge is a penalty of at least 0, not {ridge!r}")
     if regression == "pcr":
-        check_rule(num_components, dims[0] if level_widths is None else level_widths[0])
+        num_components = check_rule(num_components, (widths or tuple(dims))[0])
+    return SolveOptions(num_components, widths)
 
 
 def check_widths(
     dims: Sequence[int], names: Sequence[str], level_widths: Sequence[int] | None
-) -> None:
-    """Raise InputError unless the levels grow, and no level adds more columns than its member has.
+) -> tuple[int, ...] | None:
+    """``level_widths`` as ints; raises InputError unless the levels grow, and no level adds more
+    columns than its member has.
 
     Without ``level_widths`` the levels are as wide as their members, whose widths then have to
     grow.
     """
-    keep = level_widths
-    if keep is None:
+    if level_widths is None:
         for before, here in pairwise(range(len(dims))):
             if dims[here] <= dims[before]:
                 raise InputError(
@@ -59,11 +70,12 @@ def check_widths(
                     f"keep=[{','.join(map(str, _growing(dims)))}] (in Python: level_widths), or "
                     "leave a member out"
                 )
-        return
-    listed = isinstance(keep, Sequence) and not isinstance(keep, str)
-    if not listed or len(keep) != len(dims) or not all(type(width) is int for width in keep):
+        return None
+    listed = isinstance(level_widths, Iterable) and not isinstance(level_widths, str)
+    keep = [whole_number(width) for width in level_widths] if listed else []
+    if len(keep) != len(dims) or None in keep:
         raise InputError(
-            f"keep lists a number of columns for each of {', '.join(names)}, not {keep}"
+            f"keep lists a number of columns for each of {', '.join(names)}, not {level_widths}"
         )
     for k, (name, width) in enumerate(zip(names, dims, strict=True)):
         added = keep[k] - (keep[k - 1] if k else 0)
@@ -73,6 +85,7 @@ def check_widths(
                 f"keep={list(keep)}: the level of {name} needs {least} and can add at most "
                 f"{width}, the columns of {name}"
             )
+    return tuple(keep)
 
 
 def _growing(dims: Sequence[int]) -> list[int]:

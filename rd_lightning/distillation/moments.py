@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..errors import InputError, check_choice
+from ..errors import InputError, check_choice, whole_number
 from ..runtime import distributed
 from ..runtime.precision import has_fast_float64, true_float32
 from .flat_metric import FlatMetric
-from .kernels import batch_mean, centre_, column_sums, mirrored_
+from .kernels import batch_mean, centre_, check_blocks, column_sums, mirrored_
 from .moments_file import read_moments, write_moments
+from .shift import check_near, distance, nearest_of_ranks
 
 Precision = Literal["auto", "float64", "float32"]
 PANEL = 256
@@ -61,12 +62,13 @@ class JointMoments(FlatMetric):
     def __init__(
         self, dims: Sequence[int], *, precision: Precision = "auto", **kwargs: Any
     ) -> None:
-        if not dims or any(d < 1 for d in dims):
+        widths = [whole_number(d) or 0 for d in dims]
+        if not widths or min(widths) < 1:
             raise InputError(f"dims are the widths of the models, at least one; got {list(dims)}")
         check_choice("precision", precision, get_args(Precision))
-        width = sum(int(d) for d in dims)
+        width = sum(widths)
         super().__init__((width**2 + width + 1, width), **{"compute_with_cache": False, **kwargs})
-        self.dims = tuple(int(d) for d in dims)
+        self.dims = tuple(widths)
         self.precision: Precision = precision
 
     # The flat state and its views: products (D, D), sums (D,), count ().
@@ -78,7 +80,7 @@ class JointMoments(FlatMetric):
 
     @property
     def num_bytes(self) -> int:
-        """Size of the state: 8 (D^2 + 2 D + 1)."""
+        """8 (D^2 + 2 D + 1)."""
         return 8 * sum(self._sizes)
 
     @property
@@ -99,40 +101,35 @@ class JointMoments(FlatMetric):
         """Add n rows, given as one (n, d_k) tensor a model, of any float dtype; returns self.
 
         Args:
-            blocks: the embeddings of the same n residues by every model, in order.
+            blocks: a list or tuple: the same n residues by every model, in order, on one device.
             row_mask: rows to count; the others, which may hold NaN, are left out. All by default.
 
         Raises:
-            InputError: the number, the widths or the lengths of the blocks do not fit.
+            InputError: the blocks are not of such tensors, or do not fit; nothing is added then.
         """
         self._counted(self._update, blocks, row_mask)
         return self
 
     def _update(self, blocks: Sequence[Tensor], row_mask: Tensor | None) -> None:
-        self._check(blocks)
-        num_rows = blocks[0].shape[0]
+        check_blocks(blocks, row_mask, self.dims)
+        device, num_rows = blocks[0].device, blocks[0].shape[0]
         if num_rows == 0:
             return
-        state_device = self._allocate(blocks[0].device).device
-        compute = self._compute_dtype(blocks)
+        compute, state = self._compute_dtype(blocks), self._allocate(device)
         if self.shift is None:
-            self.set_shift_(batch_mean(blocks, row_mask).to(state_device))
+            mean = batch_mean(blocks, row_mask)
+            if mean is None:  # no row is kept; the shift waits for the first that is
+                return
+            self.set_shift_(mean.to(state.device))
         assert self.shift is not None
-        device = blocks[0].device
         shift = self.shift.to(device, compute)
-        # One buffer for all chunks: fresh memory for each would cost as much as filling it.
+        # One buffer for all chunks: fresh memory for each costs as much as filling it.
         buffer = torch.empty(min(num_rows, CHUNK), self.width, dtype=compute, device=device)
         with true_float32(device.type):
             for start in range(0, num_rows, CHUNK):
                 rows = [b[start : start + CHUNK] for b in blocks]
                 kept = None if row_mask is None else row_mask[start : start + CHUNK]
                 self._add(centre_(buffer[: len(rows[0])], rows, shift, kept), kept)
-
-    def _check(self, blocks: Sequence[Tensor]) -> None:
-        shapes = [tuple(b.shape) for b in blocks]
-        if [s[1:] for s in shapes] != [(d,) for d in self.dims] or len({s[0] for s in shapes}) > 1:
-            expected = ", ".join(f"(n, {d})" for d in self.dims)
-            raise InputError(f"expected blocks of shapes {expected} with one n; got {shapes}")
 
     def _compute_dtype(self, blocks: Sequence[Tensor]) -> torch.dtype:
         if self.precision != "auto":
@@ -162,7 +159,7 @@ class JointMoments(FlatMetric):
         Raises:
             InputError: rows were added already, or the shift has another width.
         """
-        if self.shift is not None and self.num_rows:
+        if self.num_rows:
             raise InputError("the shift is fixed once rows were added")
         if tuple(shift.shape) != (self.width,):
             raise InputError(f"expected a shift of shape ({self.width},), got {tuple(shift.shape)}")
@@ -210,20 +207,28 @@ class JointMoments(FlatMetric):
         offset = self.mean.to(mean.device) - mean
         return torch.addr(self.scatter.to(mean.device) / self.num_rows, offset, offset)
 
-    def _require(self, num_rows: int) -> None:
-        if self.num_rows < num_rows:
-            raise InputError(f"at least {num_rows} row(s) are needed; {self.num_rows} were added")
+    def _require(self, rows: int) -> None:
+        if self.num_rows < rows:
+            raise InputError(f"at least {rows} row(s) are needed; {self.num_rows} were added")
 
     # Combination
 
     def reshift_(self, shift: Float[Tensor, " D"]) -> JointMoments:
-        """Express the same moments about another shift (Chan, Golub & LeVeque 1983)."""
+        """Express the same moments about another shift (Chan, Golub & LeVeque 1983).
+
+        Raises:
+            InputError: so far from the mean, half of the digits would be lost.
+        """
+        if self.num_rows > 1:
+            check_near(shift.to(self.mean), self.mean, self.covariance.diagonal())
+        return self._reshift_(shift)
+
+    def _reshift_(self, shift: Tensor) -> JointMoments:
         shift = shift.to(self.device, torch.float32).double()
         self._computed = None
         if self.num_rows == 0:
             return self.set_shift_(shift)
-        assert self.shift is not None
-        if torch.equal(shift, self.shift):
+        if torch.equal(shift, self.origin):
             return self
         scatter, mean = self.scatter, self.mean
         products, sums, count = self._views()
@@ -234,7 +239,8 @@ class JointMoments(FlatMetric):
         return self
 
     def merge_(self, other: JointMoments) -> JointMoments:
-        """Add another state's rows; returns self. Equals one state that saw all rows of both.
+        """Add another state's rows; returns self. Equals one state that saw all rows of both, about
+        that one of the two shifts which is nearer to their mean.
 
         Raises:
             InputError: the widths differ.
@@ -244,21 +250,22 @@ class JointMoments(FlatMetric):
         if other.num_rows == 0:
             return self
         assert other.shift is not None
-        if self.num_rows == 0:
-            self._allocate(other.device)
-            self.reshift_(other.shift)
-        assert self.shift is not None
-        aligned = other.clone().to(self.device).reshift_(self.shift)
-        self.state += aligned.state
+        self._allocate(other.device)
+        aligned = other.clone().to(self.device)
+        share = other.num_rows / (self.num_rows + other.num_rows)
+        mean = self.mean.lerp(aligned.mean, share) if self.num_rows else aligned.mean
+        if self.num_rows == 0 or distance(aligned.origin, mean) < distance(self.origin, mean):
+            self._reshift_(aligned.origin)
+        self.state += aligned._reshift_(self.origin).state
         self._computed = None
         return self
 
     def all_reduce_(self) -> JointMoments:
         """Replace the state on every rank by the merged state of all ranks; returns self.
 
-        Ranks that share a shift are added as they are, in one float64 all-reduce of the whole
-        state; others are first brought to the shift of the first rank that has rows. Ranks without
-        rows take part. Without a process group nothing happens.
+        Ranks that share a shift are added as they are, in one float64 all-reduce of the state;
+        others are first brought to that shift of them which is nearest to the mean of all rows.
+        Ranks without rows take part. Without a process group nothing happens.
         """
         if self._is_synced:
             raise InputError("the metric is synchronised: call unsync() before all_reduce_()")
@@ -268,15 +275,13 @@ class JointMoments(FlatMetric):
     def _sum_over_ranks_(self, group: Any) -> JointMoments:
         if not distributed.is_distributed(group):
             return self
-        device = self._allocate(self.device).device
-        counts = torch.zeros(distributed.world_size(group), dtype=torch.float64, device=device)
-        counts[distributed.rank(group)] = self.num_rows
-        source = int((distributed.all_reduce_sum_(counts, group) > 0).int().argmax())
-        shift = torch.zeros(self.width, dtype=torch.float64, device=device)
-        if self.shift is not None:
-            shift.copy_(self.shift)
-        self.reshift_(distributed.broadcast_(shift, source, group))
-        distributed.all_reduce_sum_(self.state, group)
+        self._allocate(self.device)
+        count = self.state[-1]
+        sums = count * self.mean if self.num_rows else self.state.new_zeros(self.width)
+        shift = nearest_of_ranks(self.shift, sums, count, group)
+        if shift is not None:
+            self._reshift_(shift)
+            distributed.all_reduce_sum_(self.state, group)
         return self
 
     # Storage

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from numbers import Real
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import InputError
-from .linalg import eigh_descending, marchenko_pastur_edge, numerical_rank
+from ..errors import InputError, whole_number
+from .linalg import eigh_descending, marchenko_pastur_edge, numerical_rank, rounding
 
 Regression = Literal["pcr", "ridge", "ols"]
 ComponentRule = Literal["marchenko_pastur", "heldout"] | int | float
@@ -50,10 +51,16 @@ def ols(fit: SecondMoments) -> Solution:
 
 def ridge_regression(fit: SecondMoments, penalty: float) -> Solution:
     """(S_zz + penalty I)^-1 S_zy; ``penalty = alpha / (n - 1)`` for covariances equals
-    scikit-learn's ``Ridge(alpha)``."""
+    scikit-learn's ``Ridge(alpha)``.
+
+    Where S_zz + penalty I is singular to rounding (penalty 0, columns that others determine), the
+    solution of minimum norm, its limit from above: directions without variance are left out.
+    """
     values, vectors = eigh_descending(fit.zz)
-    scaled = (vectors.mT @ fit.zy) / (values.clamp_min(0) + penalty)[:, None]
-    return Solution(vectors @ scaled, len(values), None, values)
+    divisors = values.clamp_min(0) + penalty
+    scaled = (vectors.mT @ fit.zy) / divisors[:, None]
+    used = divisors > rounding(values)
+    return Solution(vectors @ scaled.where(used[:, None], 0.0), len(values), None, values)
 
 
 def pcr(
@@ -103,18 +110,20 @@ def regress(
     return ols(fit)
 
 
-def check_rule(rule: object, num_inputs: int | None = None) -> None:
-    """Raise InputError unless ``rule`` is one of :func:`pcr`'s, for z of ``num_inputs`` columns."""
-    if rule in ("marchenko_pastur", "heldout"):
-        return
-    if isinstance(rule, int) and not isinstance(rule, bool) and rule >= 1:
-        if num_inputs is not None and rule > num_inputs:
+def check_rule(rule: Any, num_inputs: int | None = None) -> ComponentRule:
+    """The rule in Python's own types; raises InputError unless it is one of :func:`pcr`'s, for z of
+    ``num_inputs`` columns."""
+    if isinstance(rule, str) and rule in ("marchenko_pastur", "heldout"):
+        return rule
+    number = whole_number(rule)
+    if number is not None and number >= 1:
+        if num_inputs is not None and number > num_inputs:
             raise InputError(
-                f"num_components={rule}, but the first regression has {num_inputs} inputs"
+                f"num_components={number}, but the first regression has {num_inputs} inputs"
             )
-        return
-    if isinstance(rule, float) and 0 < rule <= 1:
-        return
+        return number
+    if isinstance(rule, Real) and not isinstance(rule, (int, bool)) and 0 < rule <= 1:
+        return float(rule)
     raise InputError(
         "num_components is marchenko_pastur, heldout, a whole number from 1 or a share of variance "
         f"in (0, 1], not {rule!r}"
@@ -128,9 +137,9 @@ def _project(values: Tensor, vectors: Tensor, zy: Tensor, num_components: int) -
 
 def _hold(values: Tensor, share: float) -> int:
     """The fewest leading values that sum to at least ``share`` of all."""
-    held = values.clamp_min(0).cumsum(0) / values.clamp_min(0).sum()
+    held = values.clamp_min(0).cumsum(0)
     # A share of 1 is reached at the last value, whatever the rounding of the sum.
-    return min(int((held < share).sum()) + 1, len(values))
+    return min(int((held < share * held[-1]).sum()) + 1, len(values))
 
 
 def _best_on(heldout: SecondMoments, values: Tensor, vectors: Tensor, fit_zy: Tensor) -> int:
@@ -139,7 +148,7 @@ def _best_on(heldout: SecondMoments, values: Tensor, vectors: Tensor, fit_zy: Te
     With c_i = u_i'S_zy / l_i the error of m components is, up to a constant,
     sum_{i,j<=m} (u_i'M_zz u_j)(c_i.c_j) - 2 sum_{i<=m} c_i.(u_i'M_zy): running sums for every m.
     """
-    rank = numerical_rank(values)
+    rank = max(1, numerical_rank(values))
     u = vectors[:, :rank]
     c = (u.mT @ fit_zy) / values[:rank, None]
     quadratic = ((u.mT @ heldout.zz @ u) * (c @ c.mT)).cumsum(0).cumsum(1).diagonal()

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..head.head import RDHead
 from ..head.report import FitReport, StageReport
-from .chain import Chain
+from .chain import NOTHING_LEFT, Chain
 from .checks import check_options, check_rows
-from .linalg import Solver, eigh_descending, randomized_eigh
+from .linalg import Solver, eigh_descending, guaranteed_share, randomized_eigh
 from .moments import JointMoments
 from .regression import (
     ComponentRule,
@@ -23,10 +23,12 @@ from .regression import (
     residual_moments,
 )
 
-# "auto" takes the randomized solver only where it is several times faster and still within 1e-3
-# of the exact captured variance; ESM-2's chain keeps a quarter to a half of the directions.
+# "auto" tries the randomized solver only where it is several times faster, and takes its result
+# only if that certainly captures 0.999 of what the exact solver would, which a flat spectrum
+# prevents. ESM-2's chain keeps a quarter to a half of the directions.
 RANDOMIZED_FROM_WIDTH = 2048
 RANDOMIZED_BELOW_SHARE = 1 / 8
+RANDOMIZED_LEAST_SHARE = 0.999
 
 
 def fit_chain(
@@ -57,7 +59,8 @@ def fit_chain(
         num_components: the rule for PCR's number of components; PCR only.
         ridge: the penalty alpha of scikit-learn's ``Ridge``; ridge only, and needed there.
         solver: of V_k: "exact", "randomized" (subspace iteration, seeded), or "auto", which
-            takes randomized for heads narrow beside their member (below 1/8 of 2,048 or more).
+            takes randomized for heads narrow beside their member (below 1/8 of 2,048 or more) where
+            0.999 of the exact solver's captured variance is certain.
         level_widths: columns of each level, smallest first and growing, where they are not to be
             the members' widths d_k; needed where those do not grow. Level k keeps all columns of
             level k - 1, w_{k-1}, and adds w_k - w_{k-1} leading directions of the residual, of
@@ -87,7 +90,7 @@ def fit_chain(
         (True, 1.0)
     """
     names = [str(k + 1) for k in range(len(moments.dims))] if names is None else list(names)
-    check_options(
+    num_components, level_widths = check_options(
         moments.dims,
         names,
         regression=regression,
@@ -96,7 +99,7 @@ def fit_chain(
         solver=solver,
         level_widths=level_widths,
     )
-    widths = moments.dims if level_widths is None else tuple(level_widths)
+    widths = level_widths or moments.dims
     if heldout is not None and heldout.dims != moments.dims:
         raise InputError(f"held-out moments have widths {heldout.dims}, the fit's {moments.dims}")
     num_rows, num_heldout = moments.num_rows, 0 if heldout is None else heldout.num_rows
@@ -114,6 +117,7 @@ def fit_chain(
             heldout=other,
         )
         residual = residual_moments(fit, solution.coefficients)
+        total, left = fit.yy.trace().item(), residual.trace().item()
         rank = widths[k] - widths[k - 1]
         directions = _top(residual, rank, solver)
         stages.append(
@@ -121,13 +125,18 @@ def fit_chain(
                 source=names[k - 1],
                 target=names[k],
                 **_regression_figures(solution),
-                r2_fit=1 - (residual.trace() / fit.yy.trace()).item(),
+                r2_fit=1 - left / total if total > 0 else None,
                 r2_heldout=chain.heldout_r2(k, solution.coefficients),
                 rank=rank,
-                residual_variance=residual.trace().item(),
-                kept_variance=(directions.values[:rank].sum() / residual.trace()).item(),
+                residual_variance=left,
+                kept_variance=(
+                    directions.values[:rank].sum().item() / left
+                    if left > NOTHING_LEFT * total
+                    else None
+                ),
                 solver=directions.solver,
                 residual_spectrum=tuple(directions.values.tolist()),
+                guaranteed_share=directions.guaranteed_share,
             )
         )
         values, vectors = directions.values, directions.vectors
@@ -154,26 +163,28 @@ class _Directions(NamedTuple):
     values: Tensor
     vectors: Tensor
     solver: str
+    guaranteed_share: float
 
 
 def _top(matrix: Tensor, rank: int, solver: Solver) -> _Directions:
     width = matrix.shape[0]
-    if solver == "auto":
-        narrow = width >= RANDOMIZED_FROM_WIDTH and rank < RANDOMIZED_BELOW_SHARE * width
-        solver = "randomized" if narrow else "exact"
-    if solver == "exact":
-        return _Directions(*eigh_descending(matrix), solver)
-    return _Directions(*randomized_eigh(matrix, rank), solver)
+    narrow = width >= RANDOMIZED_FROM_WIDTH and rank < RANDOMIZED_BELOW_SHARE * width
+    if solver == "randomized" or (solver == "auto" and narrow):
+        values, vectors = randomized_eigh(matrix, rank)
+        share = guaranteed_share(matrix, values, vectors)
+        if solver == "randomized" or share >= RANDOMIZED_LEAST_SHARE:
+            return _Directions(values, vectors, "randomized", share)
+    return _Directions(*eigh_descending(matrix), "exact", 1.0)
 
 
 def _regression_figures(solution: Solution) -> dict[str, Any]:
     """Components used, and how near the last kept and the first dropped are to the threshold."""
     m, edge, values = solution.num_components, solution.edge, solution.values
-    dropped = values[m].item() if m < len(values) else None
+    over = [value / edge for value in values.tolist()] if edge else []
     return {
         "num_inputs": len(values),
         "num_components": m,
         "edge": edge,
-        "last_kept_over_edge": None if edge is None else values[m - 1].item() / edge,
-        "first_dropped_over_edge": None if edge is None or dropped is None else dropped / edge,
+        "last_kept_over_edge": over[m - 1] if over and m else None,
+        "first_dropped_over_edge": over[m] if m < len(over) else None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,28 @@ from .parallel import streamed
 from .plan import EmbedPlan, EmbedSettings
 from .sequence_batch import SequenceBatch, make_sequence_batch
 
+_TAKEN = "give strings, (id, sequence) pairs or Bio.SeqRecords, one or a list of them"
+
 
 class ListedSequences:
     """Sequences in memory, cleaned and without repeats.
 
+    Args:
+        sequences: a string, a ``Bio.SeqRecord``, or an iterable in an order, but no mapping, of
+            these and of (id, sequence) pairs.
+
     Raises:
-        InputError: one is empty or has a letter that is no residue; the first is named.
+        InputError: these are not such sequences, or one is empty or has a letter that is no
+            residue; the first is named.
     """
 
-    def __init__(self, sequences: list[str]) -> None:
+    def __init__(self, sequences: object) -> None:
         kinds: dict[bytes, int] = {}
         of = []
-        for number, letters in enumerate(sequences):
+        for number, given in enumerate(_items(sequences)):
+            letters = _letters(given)
+            if letters is None:
+                raise InputError(f"sequence {number} is a {type(given).__name__}; {_TAKEN}")
             cleaned = clean(letters)
             if cleaned.problem:
                 raise InputError(f"sequence {number}: {cleaned.problem}")
@@ -43,6 +53,24 @@ class ListedSequences:
 
     def id(self, index: int) -> str:
         return f"sequence {int(np.flatnonzero(self.of == index)[0])}"
+
+
+def _items(sequences: object) -> Iterable[object]:
+    if _letters(sequences) is not None and not isinstance(sequences, tuple):
+        return [sequences]
+    if not isinstance(sequences, Iterable) or isinstance(sequences, (bytes, Mapping, Set)):
+        raise InputError(f"a {type(sequences).__name__} is not a list of sequences; {_TAKEN}")
+    return sequences
+
+
+def _letters(given: Any) -> str | None:
+    """Of a string, a Bio.Seq or SeqRecord, or an (id, sequence) pair; None for anything else."""
+    if isinstance(given, tuple) and len(given) == 2:
+        given = given[1]
+    given = getattr(given, "seq", given)  # a SeqRecord's
+    if isinstance(given, str) or type(given).__name__ in ("Seq", "MutableSeq"):
+        return str(given)
+    return None
 
 
 def embed_listed(

@@ -221,8 +221,10 @@ class EmbedJob:
         """What the output says of itself, as JSON.
 
         Raises:
-            InputError: the weights are not those of the file that is topped up.
+            InputError: the weights or the precision are not those of the file that is topped up.
         """
+        if self.topup:
+            self.topup.check_precision(precision)
         weights = model.weight_digests()
         if self.topup:
             self.topup.check_weights(weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.store import SequenceStore
 from ..display.console import StreamProgress
+from ..errors import InputError
 from ..runtime.ddp import once_per_machine
 from ..runtime.stopping import handle_signals
 from .dataset import EmbedData
@@ -43,8 +44,25 @@ class RDModel(NestedModel, L.LightningModule):
         torch.Size([1, 12, 64])
     """
 
-    def predict_step(self, batch: SequenceBatch, batch_idx: int = 0) -> dict[Pooling, Tensor]:
-        """Vectors of a batch by :attr:`poolings`: (sequences, width), or (residues, width)."""
+    def predict_step(
+        self, batch: SequenceBatch | Tensor | Sequence[Tensor], batch_idx: int = 0
+    ) -> dict[Pooling, Tensor] | Tensor:
+        """Vectors of a batch of sequences by :attr:`poolings`: (sequences, width), or
+        (residues, width). Of a batch of tokens, alone or as a ``TensorDataset`` gives it,
+        ``model(tokens)``.
+
+        Raises:
+            InputError: the batch is neither.
+        """
+        if isinstance(batch, (list, tuple)) and len(batch) == 1:
+            batch = batch[0]
+        if isinstance(batch, Tensor):
+            return self(batch)
+        if not isinstance(batch, SequenceBatch):
+            raise InputError(
+                f"Trainer.predict needs batches of tokens (batch, length), not a "
+                f"{type(batch).__name__}; for sequences use model.embed(sequences)"
+            )
         module = getattr(self.trainer, "datamodule", None)
         return self.predict(batch) if module is None else self.predict(batch, module.data.name)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
+from ..families.esm2 import esm_tokenizer
 from ..families.family import Family, get_family, members_of
 from ..families.forward import WindowTooLarge
 from ..head.head import RDHead, reach
@@ -135,8 +136,18 @@ class NestedModel(PushToHub, nn.Module):
 
     @property
     def alphabet(self) -> Alphabet:
-        """fair-esm's, as ESM-2's own loader returns it beside the model."""
+        """fair-esm's, as ESM-2's own loader returns it beside the model.
+
+        Raises:
+            InputError: the family reads other tokens than ESM-2.
+        """
         from esm.data import Alphabet
+
+        if self.family.tokenizer() != esm_tokenizer():
+            raise InputError(
+                f"the family {self.family.name} reads other tokens than fair-esm's alphabet gives; "
+                "use model.embed(sequences), or the tokens of model.family.tokenizer()"
+            )
 
         return Alphabet.from_architecture("ESM-1b")
 
@@ -174,7 +185,7 @@ class NestedModel(PushToHub, nn.Module):
 
     def embed(
         self,
-        sequences: Sequence[str] | str,
+        sequences: Any,
         *,
         pooling: Pooling | Sequence[Pooling] | None = None,
         level: str | None = None,
@@ -189,6 +200,8 @@ class NestedModel(PushToHub, nn.Module):
         Letters are treated as in a FASTA file (:func:`rd_lightning.data.fasta.clean`).
 
         Args:
+            sequences: a list of strings, of (id, sequence) pairs or of ``Bio.SeqRecord``, or one
+                string or record.
             pooling: None or "residue": a list of (residues, width); "mean" or "bos": one
                 (sequences, width); several: {pooling: ...}.
             level, width: run only the members that these columns need.
@@ -196,10 +209,10 @@ class NestedModel(PushToHub, nn.Module):
             max_residues, long, overlap: see :class:`rd_lightning.embedding.plan.EmbedSettings`.
 
         Raises:
-            InputError: a sequence is empty or has a letter that is no residue.
+            InputError: these are not sequences, or one is empty or has a letter that is no residue.
         """
         check_choice("long", long, ("window", "whole", "truncate"))
-        listed = ListedSequences([sequences] if isinstance(sequences, str) else list(sequences))
+        listed = ListedSequences(sequences)
         poolings = check_poolings("residue" if pooling is None else pooling)
         num_members, columns = self._reach(level, width)
         settings = EmbedSettings(

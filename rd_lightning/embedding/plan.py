@@ -13,7 +13,7 @@ from ..data.windows import (
     num_overlapping_windows,
     overlapping_windows,
 )
-from ..errors import InputError, check_whole
+from ..errors import InputError, make_whole
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class EmbedSettings:
 
     def __post_init__(self) -> None:
         check_windows(self.tokens_per_batch, self.max_residues, self.long)
-        check_whole("overlap", self.overlap, least=0)
+        make_whole(self, tokens_per_batch=1, max_residues=1, overlap=0)
         if self.long == "window" and self.overlap >= self.max_residues:
             raise InputError(
                 f"overlap={self.overlap} must be below max_residues={self.max_residues}"

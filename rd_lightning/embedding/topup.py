@@ -75,6 +75,16 @@ class TopUp:
                     "family.weights=DIR"
                 )
 
+    def check_precision(self, precision: str) -> None:
+        """Raise InputError unless the file was made in this precision, as files before it was noted
+        may have been: all columns of a file are of one."""
+        made = self.metadata.get("precision", precision)
+        if made != precision:
+            raise InputError(
+                f"{self.file.path} was made in {made}, this run is in {precision}; top up with "
+                f"trainer.precision={made}"
+            )
+
     @property
     def reuses(self) -> bool:
         """Whether the file's columns are the input of the next block."""

@@ -3,57 +3,90 @@
 from __future__ import annotations
 
 import argparse
-import urllib.error
+import http.client
 import warnings
+import zipfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, reason
+from ..runtime.files import atomic_path, open_tensors
 from .family import Family, Member, register_family
+
+FAIR_ESM = "https://dl.fbaipublicfiles.com/fair-esm/models"
+"""Where fair-esm keeps its checkpoints."""
 
 
 def load_esm2(member: Member, folder: Path | None) -> nn.Module:
-    """An ESM-2 through fair-esm: from ``folder``/<checkpoint>.pt, else fair-esm's own download.
+    """An ESM-2 of fair-esm: from ``folder``/<checkpoint>.pt, else from fair-esm's own place in
+    torch's hub cache, into which it is downloaded where it is not there.
 
     The checkpoints hold an ``argparse.Namespace``; only that is allowed beside tensors, for the
-    time of the call.
+    time of the call, so that no file runs code. The weights of the contact head, which fair-esm
+    keeps in a file of their own, are not needed.
+
+    Raises:
+        InputError: there is no such file, it cannot be downloaded, is damaged, or is not of this
+            member.
     """
     from esm import pretrained
 
+    name = f"{member.checkpoint}.pt"
+    if folder is None:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / name
+        again = "remove it, and it is downloaded again"
+        if not path.is_file():
+            _download(f"{FAIR_ESM}/{name}", path, member)
+    else:
+        path, again = Path(folder) / name, "download it again"
+        if not path.is_file():
+            raise InputError(
+                f"{path}: no such file; download {name} of fair-esm into that folder, or leave "
+                "family.weights out to let fair-esm download it"
+            )
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
         # fair-esm warns that the contact head, which is not used here, has no weights.
         warnings.filterwarnings("ignore", "Regression weights not found", UserWarning)
-        if folder is None:
-            try:
-                return _encoder(pretrained.load_model_and_alphabet(member.checkpoint)[0])
-            except (urllib.error.URLError, OSError) as error:
-                raise InputError(
-                    f"the weights of ESM-2 {member.name} are not in {torch.hub.get_dir()}/"
-                    f"checkpoints and could not be downloaded ({error}); put {member.checkpoint}.pt"
-                    " into a folder of yours and name it: family.weights=DIR"
-                ) from error
-        path = Path(folder) / f"{member.checkpoint}.pt"
-        if not path.is_file():
-            raise InputError(
-                f"{path}: no such file; download {member.checkpoint}.pt of fair-esm into that "
-                "folder, or leave family.weights out to let fair-esm download it"
-            )
         try:
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            return _encoder(pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0])
-        except InputError:
-            raise
+            model = pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0]
         except Exception as error:
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{path}: not a fair-esm checkpoint ({line})") from error
+            # Not torch's own words on pickles, which advise to load them all the same.
+            pickled = type(error).__name__ == "UnpicklingError"
+            said = "it holds more than tensors and settings" if pickled else reason(error)
+            raise InputError(f"{path}: not a fair-esm checkpoint ({said}); {again}") from error
+    if (model.embed_dim, model.num_layers) != (member.width, member.num_layers):
+        raise InputError(
+            f"{path}: does not hold the weights of {member.name}: {model.num_layers} layers of "
+            f"{model.embed_dim} columns, not {member.num_layers} of {member.width}; {again}"
+        )
+    return _encoder(model)
+
+
+def _download(url: str, path: Path, member: Member) -> None:
+    """Whole or not at all."""
+    try:
+        with atomic_path(path) as temporary:
+            torch.hub.download_url_to_file(url, str(temporary), progress=False)
+            if not zipfile.is_zipfile(temporary):
+                raise OSError("what came is cut short, or no checkpoint")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise InputError(
+            f"the weights of ESM-2 {member.name} are not in {path.parent} and could not be "
+            f"downloaded from {url} ({reason(error)}); try again, or put {path.name} into a folder "
+            "of yours and name it: family.weights=DIR"
+        ) from error
 
 
 def load_mini(member: Member, folder: Path | None) -> nn.Module:
-    """A member of the bundled family: ESM-2's architecture from float16 safetensors."""
+    """A member of the bundled family: ESM-2's architecture from float16 safetensors.
+
+    Raises:
+        InputError: there is no such file in ``folder``, it is damaged, or not of this member.
+    """
     from esm.model.esm2 import ESM2
 
     name = f"{member.checkpoint}.safetensors"
@@ -61,13 +94,24 @@ def load_mini(member: Member, folder: Path | None) -> nn.Module:
         path = bundled if folder is None else Path(folder) / name
         if not path.is_file():
             raise InputError(f"{path}: no such file; leave family.weights out for the bundled one")
-        weights = {key: tensor.float() for key, tensor in load_file(path).items()}
+        weights = {key: tensor.float() for key, tensor in open_tensors(path)[0].items()}
     model = _encoder(ESM2(member.num_layers, member.width, member.num_heads))
-    missing, unexpected = model.load_state_dict(weights, strict=False)
+    expected = model.state_dict()
     # Not in the file: what is computed, and the output layer, which shares the embedding.
-    missing = [m for m in missing if not m.endswith(("rot_emb.inv_freq", "lm_head.weight"))]
-    if unexpected or missing:
-        raise InputError(f"{path}: does not hold the weights of {member.name}")
+    computed = ("rot_emb.inv_freq", "lm_head.weight")
+    for key in sorted(expected.keys() | weights.keys()):
+        found, wanted = weights.get(key), expected.get(key)
+        if found is None and key.endswith(computed):
+            continue
+        if found is None or wanted is None or found.shape != wanted.shape:
+            kinds = (
+                "missing" if t is None else f"of shape {tuple(t.shape)}" for t in (found, wanted)
+            )
+            raise InputError(
+                f"{path}: does not hold the weights of {member.name}: {key} is {next(kinds)}, not "
+                f"{next(kinds)}; leave family.weights out for the bundled ones"
+            )
+    model.load_state_dict(weights, strict=False)
     return model
 
 

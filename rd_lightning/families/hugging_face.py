@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.fasta import RESIDUES
 from ..data.tokenizer import Tokenizer
-from ..errors import InputError
+from ..errors import InputError, reason
 from .esm2 import esm_tokenizer
 from .family import Family, Member, get_family
 
@@ -93,6 +94,7 @@ def load(member: Member, folder: Path | None) -> nn.Module:
     with _reading(place, "model"), torch.random.fork_rng(devices=[]):
         model, found = auto_model.from_pretrained(
             place,
+            **_where(place),
             attn_implementation="sdpa",
             dtype=torch.float32,
             trust_remote_code=False,
@@ -221,7 +223,7 @@ def _read_settings(place: str) -> Any:
     """The configuration of a model, without its weights."""
     auto_config = _transformers().AutoConfig
     with _reading(place, "configuration"):
-        return auto_config.from_pretrained(place, trust_remote_code=False)
+        return auto_config.from_pretrained(place, **_where(place), trust_remote_code=False)
 
 
 def _shared_tokenizer(places: Sequence[str], settings: Sequence[Any]) -> Tokenizer:
@@ -230,7 +232,7 @@ def _shared_tokenizer(places: Sequence[str], settings: Sequence[Any]) -> Tokeniz
     first = found[0]
     for place, other, of in zip(places, found, settings, strict=True):
         ids = (other.begin, other.end, other.padding)
-        if ids != (first.begin, first.end, first.padding) or (other.table != first.table).any():
+        if other != first:
             raise InputError(f"{place}: it gives other tokens than {places[0]}")
         if of.pad_token_id != first.padding or max(*ids, first.table.max()) >= of.vocab_size:
             raise InputError(
@@ -244,7 +246,8 @@ def _tokenizer_of(place: str, settings: Any) -> Tokenizer:
     auto_tokenizer = _transformers().AutoTokenizer
     try:
         with _reading(place, "tokenizer"):
-            tokenizer = auto_tokenizer.from_pretrained(place, trust_remote_code=False)
+            options = {**_where(place), "trust_remote_code": False}
+            tokenizer = auto_tokenizer.from_pretrained(place, **options)
     except InputError:
         of_esm = (settings.model_type, settings.vocab_size) == ("esm", 33)
         if of_esm and (settings.pad_token_id, settings.mask_token_id) == (1, 32):
@@ -282,6 +285,25 @@ def _transformers() -> Any:
     return transformers
 
 
+def _where(place: str) -> dict[str, Any]:
+    """Of a repository, only its copy in the cache where the Hub cannot be reached: transformers
+    would try for half a minute, with two warnings each time."""
+    if Path(place).exists() or _hub_answers(int(time.monotonic() // 60)):
+        return {}
+    return {"local_files_only": True}
+
+
+@lru_cache(maxsize=1)
+def _hub_answers(minute: int) -> bool:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        return bool(get_session().head(constants.ENDPOINT, timeout=5).status_code)
+    except Exception:  # requests and httpx each raise their own; no common base
+        return False
+
+
 @contextmanager
 def _reading(place: str, what: str) -> Iterator[None]:
     """Whatever transformers raises is bad input, said in one line."""
@@ -289,10 +311,9 @@ def _reading(place: str, what: str) -> Iterator[None]:
         with _quiet():
             yield
     except Exception as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{place}: not a readable {what} of Hugging Face; name a folder that save_pretrained "
-            f"wrote, or a repository on the Hub ({line})"
+            f"wrote, or a repository on the Hub ({reason(error)})"
         ) from error
 
 

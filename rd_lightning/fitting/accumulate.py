@@ -121,10 +121,11 @@ class Accumulator:
         """Residues that this process left out, as of the last :meth:`check`."""
         return self.num_nonfinite.sum_value.clone()
 
-    def mean(self, batch: Batch) -> Float64[Tensor, " D"]:
-        """Mean of the finite rows of a batch, for a shift that all processes share."""
-        _, blocks = next(iter(self._embed(batch)))
-        return batch_mean(blocks, finite_rows(blocks))
+    def mean(self, batch: Batch) -> Float64[Tensor, " D"] | None:
+        """Mean of the finite rows of a batch, or of its first piece with any, for a shift that all
+        processes share; None where no row is finite."""
+        means = (batch_mean(blocks, finite_rows(blocks)) for _, blocks in self._embed(batch))
+        return next((mean for mean in means if mean is not None), None)
 
     def check(self) -> None:
         """Count what was not finite since the last check, or raise; waits for the device."""

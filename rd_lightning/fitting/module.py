@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,6 +146,11 @@ class RDModule(L.LightningModule):
             )
         if data := self.data:
             assert data.plan is not None
+            if data.tokenizer != self.family.tokenizer():
+                raise InputError(
+                    f"FastaDataModule gives other tokens than the family {self.family.name} reads: "
+                    "give it tokenizer=module.family.tokenizer()"
+                )
             self._check_rows(data)
             num_groups = data.plan.settings.num_groups
             self.state = FitState(self.dims, num_groups, self.accumulate)
@@ -241,16 +246,29 @@ class RDModule(L.LightningModule):
         return self._accumulator
 
     def _share_shift(self, batch: Batch) -> None:
-        """The mean of the plan's first batch, on all processes and in all parts: then neither the
-        order of the batches nor who takes them changes a bit of any batch's sum."""
-        shift = torch.zeros(sum(self.dims), dtype=torch.float64, device=self.state.heldout.device)
+        """The mean of the plan's first batch with a finite row, on all processes and in all parts:
+        then neither the order of the batches nor who takes them changes a bit of any batch's sum.
+        """
+        device = self.state.heldout.device
+        # Its last entry tells whether a row was finite.
+        shared = torch.zeros(sum(self.dims) + 1, dtype=torch.float64, device=device)
         if self.global_rank == 0:
-            data = self.data
-            if data is not None and batch.number != 0:
-                batch = self.trainer.strategy.batch_to_device(data.batch(0))
-            shift.copy_(self.accumulator.mean(batch))
-        distributed.broadcast_(shift, source=0)
-        self.state.set_shift_(shift)
+            means = map(self.accumulator.mean, self._first_batches(batch))
+            if (mean := next((m for m in means if m is not None), None)) is not None:
+                shared[:-1], shared[-1] = mean, 1
+        distributed.broadcast_(shared, source=0)
+        if shared[-1]:
+            self.state.set_shift_(shared[:-1])
+        elif self.data is not None and self.on_nonfinite == "skip":
+            raise InputError("no residue has finite embeddings; fix the weights or the precision")
+
+    def _first_batches(self, batch: Batch) -> Iterator[Batch]:
+        """Batches to take the shift from: those of the plan, or this one where there is none."""
+        data, move = self.data, self.trainer.strategy.batch_to_device
+        first = data is None or batch.number == 0
+        yield batch if first else move(data.batch(0))
+        if data is not None and data.plan is not None and self.on_nonfinite == "skip":
+            yield from (move(data.batch(number)) for number in range(1, len(data.plan)))
 
     def _named(self, windows: list[Window]) -> str:
         data = self.data

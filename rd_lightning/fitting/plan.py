@@ -20,7 +20,7 @@ from ..data.windows import (
     check_windows,
     equal_windows,
 )
-from ..errors import InputError, check_whole
+from ..errors import InputError, make_whole
 
 HELDOUT = -1
 """Group of the held-out sequences; those of the fit are in groups 0, 1, ..."""
@@ -47,10 +47,9 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         check_windows(self.tokens_per_batch, self.max_residues, self.long)
-        check_whole("num_groups", self.num_groups, least=1)
-        check_whole("seed", self.seed, least=0)
+        make_whole(self, tokens_per_batch=1, max_residues=1, num_groups=1, seed=0)
         if self.num_sequences is not None:
-            check_whole("num_sequences", self.num_sequences, least=1)
+            make_whole(self, num_sequences=1)
         share = self.heldout
         if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share < 1:
             raise InputError(f"heldout is a share in [0, 1), not {share!r}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..display.console import Console, print_table
 from ..display.figures import new_figure, save_figure
-from ..head.report import FitReport, StageReport
+from ..head.report import FitReport, shown_figure
 
 _HEADINGS = (
     "stage",
@@ -20,6 +20,8 @@ _HEADINGS = (
     "residual kept",
 )
 _NEAR_NOISE = "weakest / noise: close to 1, the last component kept is hardly above the noise"
+_NOTHING_VARIES = "-: not defined, as the embeddings do not vary there, or no residual is left"
+_HELDOUT_EQUAL = "R2 held-out: not defined, as the held-out embeddings do not vary; hold out more"
 
 
 def save_report_picture(
@@ -55,25 +57,33 @@ def _draw_spectra(axes, report: FitReport) -> None:
 
 def _draw_r2(axes, report: FitReport) -> None:
     positions = np.arange(len(report.stages))
-    bars = [("fit", [s.r2_fit for s in report.stages])]
-    heldout = [s.r2_heldout for s in report.stages if s.r2_heldout is not None]
-    if len(heldout) == len(report.stages):
-        bars.append(("held-out", heldout))
-    width = 0.8 / len(bars)
+    figures = {
+        "fit": [s.r2_fit for s in report.stages],
+        "held-out": [s.r2_heldout for s in report.stages],
+    }
+    # Those that are defined for every stage.
+    bars = [
+        (label, found)
+        for label, values in figures.items()
+        if len(found := [value for value in values if value is not None]) == len(values)
+    ]
+    width = 0.8 / max(1, len(bars))
     for i, (label, values) in enumerate(bars):
         at = positions + (i - (len(bars) - 1) / 2) * width
         drawn = axes.bar(at, values, width, label=label, color=f"C{i}")
         axes.bar_label(drawn, fmt="%.2f", fontsize=8)
     axes.set_xticks(positions, [f"{s.source} → {s.target}" for s in report.stages])
     axes.set(title="Explained by the smaller models", ylabel="R²")
-    axes.set_ylim(min(0, *(v for _, values in bars for v in values)) * 1.1, 1.2)
+    axes.set_ylim(min([0.0, *(v for _, values in bars for v in values)]) * 1.1, 1.2)
     axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1])
-    axes.legend(frameon=False, loc="upper center", ncols=len(bars))
+    axes.legend(frameon=False, loc="upper center", ncols=max(1, len(bars)))
 
 
 def _draw_share(axes, report: FitReport, dims: Sequence[int], names: Sequence[str]) -> None:
     """Share of the residual's variance held by its leading directions, by width of z_k."""
     for i, stage in enumerate(report.stages):
+        if stage.kept_variance is None:
+            continue
         held = np.cumsum(stage.residual_spectrum) / stage.residual_variance
         width = dims[i] + np.arange(len(held) + 1)
         held = np.concatenate([[0], held])
@@ -98,29 +108,27 @@ def _draw_share(axes, report: FitReport, dims: Sequence[int], names: Sequence[st
     )
 
 
-def _kept(stage: StageReport) -> str:
-    """A share; of a residual that is rounding alone there is none."""
-    return f"{stage.kept_variance:.1%}" if 0 <= stage.kept_variance < 1.001 else "nothing left,"
-
-
 def print_report(console: Console, report: FitReport) -> None:
     """A row a stage: components kept of all, the last kept eigenvalue over the noise threshold of
     the Marchenko-Pastur rule, R2, variance kept. Then how to read it, and what a narrow first level
     holds."""
     rows = []
     for stage in report.stages:
-        near, heldout = stage.last_kept_over_edge, stage.r2_heldout
         rows.append(
             (
                 f"{stage.source} -> {stage.target}",
                 f"{stage.num_components} / {stage.num_inputs}",
-                "" if near is None else f"{near:.2f}",
-                f"{stage.r2_fit:.3f}",
-                "-" if heldout is None else f"{heldout:.3f}",
-                f"{_kept(stage)} by {stage.rank}",
+                shown_figure(stage.last_kept_over_edge, ".2f", absent=""),
+                shown_figure(stage.r2_fit, ".3f"),
+                shown_figure(stage.r2_heldout, ".3f"),
+                f"{shown_figure(stage.kept_variance, '.1%')} by {stage.rank}",
             )
         )
     print_table(console, "Reverse distillation", _HEADINGS, rows)
+    if any(stage.r2_fit is None or stage.kept_variance is None for stage in report.stages):
+        console.print(_NOTHING_VARIES)
+    if report.num_heldout_residues > 1 and any(s.r2_heldout is None for s in report.stages):
+        console.print(_HELDOUT_EQUAL)
     if any(stage.last_kept_over_edge is not None for stage in report.stages):
         console.print(_NEAR_NOISE)
     if report.keep is not None and report.first_kept_variance < 1:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..families.family import chain_text
 from .hub import CARD_FILE, PushToHub, local_folder
 from .model_card import model_card
@@ -325,6 +325,7 @@ def reach(head: RDHead, level: str | None, width: int | None) -> tuple[int, int]
         return num_members, head.dims[num_members - 1]
     if width is None:
         return head.num_levels, head.width
-    if not isinstance(width, int) or not 1 <= width <= head.width:
+    columns = whole_number(width)
+    if columns is None or not 1 <= columns <= head.width:
         raise InputError(f"width is a whole number from 1 to {head.width}, not {width!r}")
-    return next(k for k, d in enumerate(head.dims, start=1) if d >= width), width
+    return next(k for k, d in enumerate(head.dims, start=1) if d >= columns), columns

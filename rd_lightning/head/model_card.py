@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..display.markdown import table
-from .report import FitReport, StageReport
+from .report import FitReport, StageReport, shown_figure
 
 _PAPER = "https://arxiv.org/abs/2603.07710"
 _TAGS = ("protein-language-model", "protein", "embeddings", "reverse-distillation", "matryoshka")
@@ -129,9 +129,9 @@ def _levels(names: Sequence[str], dims: Sequence[int], report: FitReport) -> str
 def _figures(stage: StageReport | None) -> tuple[str, str, str, str]:
     if stage is None:
         return _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN
-    heldout = _UNKNOWN if stage.r2_heldout is None else f"{stage.r2_heldout:.3f}"
-    components = f"{stage.num_components} of {stage.num_inputs}"
-    return components, f"{stage.r2_fit:.3f}", heldout, f"{stage.kept_variance:.1%}"
+    figures = (stage.r2_fit, ".3f"), (stage.r2_heldout, ".3f"), (stage.kept_variance, ".1%")
+    fit, heldout, kept = (shown_figure(*figure, absent=_UNKNOWN) for figure in figures)
+    return f"{stage.num_components} of {stage.num_inputs}", fit, heldout, kept
 
 
 def _fit(names: Sequence[str], family: str | None, report: FitReport) -> str:

@@ -28,21 +28,27 @@ class StageReport:
     """l_m / edge: barely above 1 means that m hangs on the number of residues."""
     first_dropped_over_edge: float | None
     """l_{m+1} / edge; None where every component is kept."""
-    r2_fit: float
-    """1 - (variance of the residual) / (variance of h_k), summed over columns, on the fit set."""
+    r2_fit: float | None
+    """1 - (variance of the residual) / (variance of h_k), summed over columns, on the fit set; None
+    where h_k does not vary."""
     r2_heldout: float | None
     """The same with the fit's regression on held-out residues, about their own mean; equals
-    scikit-learn's ``r2_score(..., multioutput="variance_weighted")``."""
+    scikit-learn's ``r2_score(..., multioutput="variance_weighted")``. None where nothing is held
+    out, or it does not vary."""
     rank: int
     """Columns of V_k, d_k - d_{k-1}."""
     residual_variance: float
     """Trace of Cov(r_k)."""
-    kept_variance: float
-    """Of that, the share along V_k, on the fit set."""
+    kept_variance: float | None
+    """Of that, the share along V_k, on the fit set; None where nothing is left to keep: less than
+    1e-12 of the variance of h_k."""
     solver: str
     """"exact" or "randomized"."""
     residual_spectrum: tuple[float, ...]
     """Eigenvalues of Cov(r_k), descending; with the randomized solver the leading ``rank`` only."""
+    guaranteed_share: float | None = None
+    """Share of the largest variance that ``rank`` directions can hold which V_k certainly holds: 1
+    by the exact solver; None in reports of before it was noted."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,11 @@ class FitReport:
         variance, keep = tuple(values["level_variance"]), values.get("keep")
         keep = None if keep is None else tuple(keep)
         return cls(**{**values, "stages": stages, "level_variance": variance, "keep": keep})
+
+
+def shown_figure(figure: float | None, form: str, *, absent: str = "-") -> str:
+    """A figure for people; ``absent`` for one that is not defined."""
+    return absent if figure is None else format(figure, form)
 
 
 def family_of(report: FitReport, place: str | os.PathLike) -> str:

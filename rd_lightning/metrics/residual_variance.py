@@ -9,13 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..distillation.chain import NOTHING_LEFT
 from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import SecondMoments, ols, residual_moments
 from ..errors import InputError
 from ..head.head import RDHead
-
-NOTHING_LEFT = 1e-12
-"""Share of a member's variance below which the residual is rounding error."""
 
 
 class ResidualVariance(JointMoments):

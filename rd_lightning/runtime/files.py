@@ -102,17 +102,7 @@ def read_tensors(
         InputError: there is no such file, it is cut short or not safetensors, or it is not of
             this ``kind`` (the value of its metadata key ``kind``).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as handle:
-            header = handle.metadata() or {}
-            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, struct.error) as error:
-        raise InputError(
-            f"{path}: not a safetensors file, or one cut short ({error}); make it again"
-        ) from error
+    tensors, header = open_tensors(path, device)
     try:
         metadata = {key: json.loads(value) for key, value in header.items()}
     except json.JSONDecodeError:
@@ -125,6 +115,27 @@ def read_tensors(
 def existing_folder(path: Path) -> Path:
     """The nearest folder above a path that there is."""
     return next(folder for folder in path.absolute().parents if folder.exists())
+
+
+def open_tensors(
+    path: str | os.PathLike, device: str | torch.device = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata, as they stand, of any safetensors file.
+
+    Raises:
+        InputError: there is no such file, or it is cut short or not safetensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as handle:
+            header = handle.metadata() or {}
+            return {key: handle.get_tensor(key) for key in handle.keys()}, header  # noqa: SIM118
+    except (SafetensorError, OSError, struct.error) as error:
+        raise InputError(
+            f"{path}: not a safetensors file, or one cut short ({error}); make it again"
+        ) from error
 
 
 def safe_name(text: str, *, reserved: Sequence[str] = ("/",)) -> str:

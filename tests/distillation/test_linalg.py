@@ -8,9 +8,11 @@ from rd_lightning.distillation import linalg
 from rd_lightning.distillation.linalg import (
     eigh_descending,
     fix_signs,
+    guaranteed_share,
     marchenko_pastur_edge,
     numerical_rank,
     randomized_eigh,
+    rounding,
 )
 
 from ..conftest import SEEDS
@@ -138,3 +140,39 @@ def test_edge_finds_planted_components(seed):
     x[:, :planted] *= 5
     values, _ = eigh_descending(torch.cov(x.T))
     assert int((values > marchenko_pastur_edge(values, n)).sum()) == planted
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.6, 1.0, 2.0])
+@pytest.mark.parametrize("rank", [1, 8, 40])
+def test_the_guaranteed_share_is_reached(decay, rank):
+    """Against the true spectrum; it is 0.999 where that decays, and never claimed in vain."""
+    generator = torch.Generator().manual_seed(rank)
+    q = torch.linalg.qr(torch.randn(300, 300, generator=generator, dtype=torch.float64)).Q
+    spectrum = torch.arange(1, 301, dtype=torch.float64) ** -decay
+    c = (q * spectrum) @ q.mT
+    for oversampling, num_iterations in ((32, 6), (0, 1), (0, 0)):
+        found = randomized_eigh(c, rank, oversampling=oversampling, num_iterations=num_iterations)
+        reached = found[0].sum() / spectrum[:rank].sum()
+        share = guaranteed_share(c, *found)
+        assert share <= reached + 1e-12
+        if decay >= 1 and num_iterations == 6:
+            assert share == 0.999
+    assert guaranteed_share(c, spectrum[:rank], q[:, :rank]) == 0.999
+
+
+def test_a_subspace_that_misses_the_leading_directions_is_seen():
+    c = torch.diag(torch.tensor([9.0, 8.0, 1.0, 1.0, 1.0], dtype=torch.float64))
+    identity = torch.eye(5, dtype=torch.float64)
+    values = torch.tensor([8.0, 1.0], dtype=torch.float64)
+    share = guaranteed_share(c, values, identity[:, 1:3])
+    assert share <= 9 / 17
+    assert share == pytest.approx(9 / 20)  # of the trace
+    assert guaranteed_share(c * 0, values * 0, identity[:, :2]) == 1
+
+
+def test_the_edge_is_never_below_the_rounding_of_the_largest_eigenvalue():
+    values = torch.tensor([3.0, 2.0, 1.0, 0.5, 0.2, 1e-16, 0, -1e-17, -2e-17, -3e-16]).double()
+    edge = marchenko_pastur_edge(values, 1000)
+    assert edge == rounding(values).item() == 10 * 3 * torch.finfo(torch.float64).eps
+    assert int((values > edge).sum()) == numerical_rank(values) == 5
+    assert marchenko_pastur_edge(values * 0, 1000) == 0

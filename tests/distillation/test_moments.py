@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -248,6 +249,96 @@ def test_the_shift_is_fixed_once():
     moments = JointMoments(DIMS).update(family_rows(10, DIMS, 0))
     with pytest.raises(InputError, match="fixed"):
         moments.set_shift_(torch.zeros(28))
+
+
+def test_the_shift_waits_for_the_first_kept_row():
+    """Columns of large mean: about a shift of 0 their float32 products would lose the digits."""
+    blocks = [b + 1000 for b in family_rows(400, DIMS, 0)]
+    blocks[1][:100] = torch.nan
+    kept = finite_rows(blocks)
+    moments = JointMoments(DIMS)
+    moments.update([b[:100] for b in blocks], row_mask=kept[:100])
+    assert moments.shift is None and moments.num_rows == 0
+    moments.update([b[100:] for b in blocks], row_mask=kept[100:])
+    joint = torch.cat([b[100:] for b in blocks], 1)
+    assert moments.num_rows == 300
+    # Float32 in, as embeddings are: the shift is the mean's, so what is left are deviations.
+    assert (moments.shift - joint.mean(0)).abs().max() < 1e-3 * joint.std(0).max()
+    assert relative(moments.covariance, torch.cov(joint.T)) < 1e-12
+
+
+def test_a_far_shift_is_refused_and_changes_nothing():
+    blocks = family_rows(200, DIMS, 0, mean=1)
+    exact = torch.cov(torch.cat(blocks, 1).T)
+    moments = JointMoments(DIMS).update(blocks)
+    before = moments.clone()
+    with pytest.raises(InputError, match="would lose half of the digits"):
+        moments.reshift_(torch.full((28,), 1e6))
+    assert torch.equal(moments.covariance, before.covariance)
+    near = moments.mean + 1000 * exact.diagonal().sqrt()
+    assert before.shift is not None
+    moments.reshift_(near).reshift_(before.shift)
+    # Each way errs by eps of products that are 1000^2 variances, a few times over.
+    scale = torch.outer(exact.diagonal().sqrt(), exact.diagonal().sqrt())
+    bound = 8 * 1000**2 * torch.finfo(torch.float64).eps
+    assert ((moments.covariance - exact).abs() / scale).max() < bound
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_merge_keeps_the_shift_that_is_near_the_data(swapped):
+    """One state's shift is 10^5 off, where its own products have 10 digits less."""
+    blocks = family_rows(300, DIMS, 1)
+    exact = torch.cov(torch.cat(blocks, 1).T)
+    few = JointMoments(DIMS).set_shift_(torch.full((28,), 1e5)).update([b[:2] for b in blocks])
+    many = JointMoments(DIMS).update([b[2:] for b in blocks])
+    shift = many.shift
+    merged = few.merge_(many) if swapped else many.merge_(few)
+    assert shift is not None and merged.shift is not None
+    assert torch.equal(merged.shift, shift)
+    # Of the rows about the far shift two of 300 are left: their error is eps * 1e10 * 2 / 300.
+    bound = 8 * torch.finfo(torch.float64).eps * 1e10 * 2 / 300
+    assert (merged.covariance - exact).abs().max() < bound
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: ([x.numpy() for x in b], None), "floating-point numbers; got a numpy.ndarray"),
+        (lambda b: ((x for x in b), None), "expected a list of tensors, .*; got a generator"),
+        (lambda b: ([x.long() for x in b], None), "floating-point numbers; got .* of torch.int64"),
+        (lambda b: ([x.to(torch.complex64) for x in b], None), "got .* of torch.complex64"),
+        (lambda b: ([x.bool() for x in b], None), "got .* of torch.bool"),
+        (lambda b: (torch.cat(b, 1), None), "expected a list of tensors"),
+        (lambda b: (dict(enumerate(b)), None), "expected a list of tensors"),
+        (lambda b: ([*b[:2], None], None), "got a NoneType"),
+        (lambda b: (b, torch.ones(1, dtype=torch.bool)), r"row_mask of shape \(4,\), .*\(1,\)"),
+        (lambda b: (b, torch.ones(5, dtype=torch.bool)), r"row_mask of shape \(4,\)"),
+        (lambda b: (b, torch.ones(4, 1, dtype=torch.bool)), r"row_mask of shape \(4,\)"),
+        (lambda b: (b, torch.ones(4)), "row_mask as a tensor of truth values; got"),
+        (lambda b: (b, [True] * 4), "row_mask as a tensor of truth values; got a list"),
+        (lambda b: ([b[0].to("meta"), *b[1:]], None), "on one device"),
+        (lambda b: ([], None), "expected blocks of shapes"),
+    ],
+)
+def test_one_rule_for_what_is_taken(change, message, monkeypatch):
+    # The annotations are checked while tests run; here the checks of the code are.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    blocks, row_mask = change([torch.ones(4, d) for d in DIMS])
+    for moments in (JointMoments(DIMS), JointMoments(DIMS).update(family_rows(9, DIMS, 0))):
+        before = moments.num_rows
+        with pytest.raises(InputError, match=message):
+            moments.update(blocks, row_mask=row_mask)
+        assert moments.num_rows == before
+
+
+def test_widths_are_whole_numbers_of_any_kind(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    for dims in (np.array(DIMS), torch.tensor(DIMS), [torch.tensor(d) for d in DIMS]):
+        moments = JointMoments(dims)
+        assert moments.dims == tuple(DIMS) and all(type(d) is int for d in moments.dims)
+    for wrong in ([2.0], ["2"], [True], [None]):
+        with pytest.raises(InputError, match="widths"):
+            JointMoments(wrong)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

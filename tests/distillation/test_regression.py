@@ -130,3 +130,42 @@ def test_more_components_than_inputs():
     check_rule(10, 10)
     with pytest.raises(InputError, match="has 10 inputs"):
         check_rule(11, 10)
+
+
+@pytest.mark.parametrize("live", [0, 1, 5, 9])
+def test_constant_columns_leave_the_components_of_the_others(live):
+    """Half of the eigenvalues or more are rounding: m is the numerical rank, and said so."""
+    z, y = centred(0)
+    z = torch.cat([z[:, :live], torch.zeros(len(z), 10 - live, dtype=torch.float64)], dim=1)
+    moments = second_moments(z, y)
+    found = pcr(moments, len(z), "marchenko_pastur")
+    literal = np.linalg.lstsq(z.numpy(), y.numpy(), rcond=None)[0]
+    if live <= 5:
+        assert found.num_components == live
+        assert found.edge is not None and found.edge >= 0
+        assert np.allclose(found.coefficients, literal, atol=1e-10)
+    heldout = pcr(moments, len(z), "heldout", moments)
+    assert heldout.num_components <= live
+    assert pcr(moments, len(z), 0.5).num_components <= live
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-300])
+def test_ridge_without_penalty_gives_the_shortest_solution(alpha):
+    z, y = centred(0)
+    z = torch.cat([z, z[:, :3], torch.zeros(len(z), 2, dtype=torch.float64)], dim=1)
+    moments = second_moments(z, y)
+    expected = torch.tensor(np.linalg.lstsq(z.numpy(), y.numpy(), rcond=1e-10)[0])
+    found = ridge_regression(moments, alpha).coefficients
+    assert torch.allclose(found, expected, atol=1e-8)
+    nothing = SecondMoments(moments.zz * 0, moments.zy * 0, moments.yy)
+    assert ridge_regression(nothing, alpha).coefficients.abs().max() == 0
+
+
+def test_rules_of_numpy_and_torch_are_those_of_python():
+    for rule in (np.int64(3), torch.tensor(3), np.uint8(3)):
+        assert check_rule(rule, 10) == 3 and type(check_rule(rule)) is int
+    for share in (np.float32(0.5), np.float64(0.5)):
+        assert check_rule(share) == 0.5 and type(check_rule(share)) is float
+    for wrong in (np.int64(0), np.float32(1.5), np.bool_(True), torch.tensor(True), "3"):
+        with pytest.raises(InputError, match="num_components"):
+            check_rule(wrong)

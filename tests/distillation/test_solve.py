@@ -1,13 +1,21 @@
+import io
 import itertools
 import json
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import r2_score
 
-from rd_lightning import JointMoments, fit_chain
+from rd_lightning import JointMoments, RDHead, fit_chain
+from rd_lightning.display.console import plain_console
+from rd_lightning.distillation import solve
 from rd_lightning.distillation.linalg import fix_signs, marchenko_pastur_edge
 from rd_lightning.errors import InputError
+from rd_lightning.fitting.summary import print_report, save_report_picture
+from rd_lightning.head.head import reach
+from rd_lightning.head.report import FitReport
 
 from ..conftest import SEEDS, family_rows
 
@@ -188,3 +196,108 @@ def test_any_sub_chain_comes_from_the_same_state():
         part = fit_chain(moments_of(blocks[:k]), dtype=torch.float64)
         truncated = whole.truncate(whole.names[k - 1])
         assert (part(blocks[:k]) - truncated(blocks[:k])).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"regression": "ols"}, {"regression": "ridge", "ridge": 0.0}, {"num_components": 0.9}],
+    ids=["pcr", "ols", "ridge", "share"],
+)
+def test_a_chain_with_nothing_left_is_solved(options, tmp_path):
+    """The second member holds the first and its products, the third nothing new, a fourth none."""
+    small, other = family_rows(500, [4, 3], 0)
+    second = torch.cat([small, other], 1)
+    third = torch.cat([second, second[:, :3]], 1)
+    constant = torch.ones(500, 12, dtype=torch.float64)
+    blocks = [small, second, third, constant]
+    head = fit_chain(moments_of(blocks), heldout=moments_of(blocks), dtype=torch.float64, **options)
+    z = head(blocks)
+    assert torch.isfinite(z).all()
+    report = head.report
+    assert report.stages[2].r2_fit is None and report.stages[2].r2_heldout is None
+    assert report.stages[2].kept_variance is None
+    if not options or "num_components" not in options:
+        assert report.stages[1].r2_fit == pytest.approx(1, abs=1e-9) or not options
+    json.dumps(report.to_dict(), allow_nan=False)
+    head.save_pretrained(tmp_path)
+    assert RDHead.from_pretrained(tmp_path).report == report
+    assert read_back(report) == report
+    console = plain_console()
+    console.file = io.StringIO()
+    print_report(console, report)
+    assert "not defined" in console.file.getvalue()
+    save_report_picture(report, head.dims, head.names, tmp_path / "x.png")
+
+
+def read_back(report: FitReport) -> FitReport:
+    return FitReport.from_dict(json.loads(json.dumps(report.to_dict())))
+
+
+def test_heldout_rows_that_do_not_vary_have_no_r2():
+    blocks = family_rows(500, [4, 9], 0, mean=3)
+    row = [b[:1].expand(2, -1) for b in blocks]
+    for rows in (row, [b[7:8].expand(50, -1) for b in blocks]):
+        report = fit_chain(moments_of(blocks), heldout=moments_of(rows)).report
+        assert report.stages[0].r2_heldout is None
+    varied = fit_chain(moments_of(blocks), heldout=moments_of([b[:3] for b in blocks])).report
+    assert varied.stages[0].r2_heldout is not None and varied.stages[0].r2_heldout > -100
+
+
+def test_a_nan_that_was_not_left_out_is_named():
+    blocks = family_rows(50, [4, 9], 0)
+    blocks[1][3, 2] = torch.nan
+    with pytest.raises(InputError, match="held NaN or infinity; leave such rows out"):
+        fit_chain(moments_of(blocks))
+
+
+def planted(spectrum: torch.Tensor) -> JointMoments:
+    """Moments of [h_1 | h_2], h_1 of one column apart from h_2, whose covariance has the
+    spectrum."""
+    width = len(spectrum)
+    generator = torch.Generator().manual_seed(0)
+    q = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64)).Q
+    rows = torch.randn(2 * width, width + 1, generator=generator, dtype=torch.float64)
+    white = torch.linalg.qr(rows - rows.mean(0)).Q * (2 * width - 1) ** 0.5
+    return moments_of([white[:, :1], (white[:, 1:] * spectrum.sqrt()) @ q.mT])
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_auto_falls_back_to_exact_where_the_spectrum_is_flat(flat, monkeypatch):
+    monkeypatch.setattr(solve, "RANDOMIZED_FROM_WIDTH", 128)
+    places = torch.arange(1, 401, dtype=torch.float64)
+    spectrum = 1 + 0.3 * torch.cos(places) if flat else 1 / places
+    moments = planted(spectrum)
+    found = {
+        solver: fit_chain(moments, level_widths=[1, 33], solver=solver, regression="ols").report
+        for solver in ("auto", "exact", "randomized")
+    }
+    stages = {solver: report.stages[0] for solver, report in found.items()}
+    assert stages["auto"].solver == ("exact" if flat else "randomized")
+    assert stages["exact"].guaranteed_share == 1
+    best = stages["exact"].kept_variance
+    for stage in stages.values():
+        assert stage.kept_variance is not None and best is not None
+        assert stage.guaranteed_share <= stage.kept_variance / best + 1e-12
+        assert read_back(found["auto"]) == found["auto"]
+    assert stages["auto"].guaranteed_share >= 0.999
+    assert stages["auto"].kept_variance / best >= 0.999
+    # The control: without the look at the spectrum it would be less.
+    assert not flat or stages["randomized"].kept_variance / best < 0.999
+
+
+def test_whole_numbers_of_any_kind_give_the_same_head(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    moments = moments_of(family_rows(300, [6, 9], 0))
+    expected = fit_chain(moments, num_components=3, level_widths=[4, 8])
+    for whole in (np.int64, torch.tensor, np.int8):
+        found = fit_chain(
+            moments, num_components=whole(3), level_widths=[whole(4), whole(8)], ridge=None
+        )
+        assert found.digest() == expected.digest() and found.report == expected.report
+    found = fit_chain(moments, num_components=3, level_widths=np.array([4, 8]))
+    assert found.digest() == expected.digest()
+    json.dumps(found.report.to_dict())
+    for wrong in ([4.0, 8], [True, 8], ["4", 8], [4], "48", 8):
+        with pytest.raises(InputError, match="keep lists a number of columns"):
+            fit_chain(moments, level_widths=wrong)
+    assert reach(expected, None, np.int64(5)) == reach(expected, None, 5) == (2, 5)

@@ -1,0 +1,60 @@
+"""The shift about which moments are kept: near the data, so that no digits are lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+from ..runtime import distributed
+
+FARTHEST = 2.0**13
+"""Standard deviations between shift and mean, see :func:`check_near`."""
+
+
+def distance(shift: Float[Tensor, " D"], mean: Float[Tensor, " D"]) -> Float[Tensor, ""]:
+    """Euclidean; of two shifts the one of less loses fewer digits."""
+    return torch.linalg.vector_norm(shift - mean)
+
+
+def check_near(
+    shift: Float[Tensor, " D"], mean: Float[Tensor, " D"], variance: Float[Tensor, " D"]
+) -> None:
+    """Raise InputError if moments about the shift would lose half of float64's digits.
+
+    Products about it are larger than the variances by the squared distance, in which 26 of 52 bits
+    are the square of 2^13 standard deviations.
+    """
+    spread, far = variance.mean().sqrt(), (shift - mean).abs().max()
+    if far > FARTHEST * spread:
+        raise InputError(
+            f"a shift {far.item():.1e} from the mean of columns that vary by {spread.item():.1e} "
+            "would lose half of the digits; give one near the mean"
+        )
+
+
+def nearest_of_ranks(
+    shift: Float[Tensor, " D"] | None,
+    sums: Float[Tensor, " D"],
+    count: Float[Tensor, ""],
+    group: Any,
+) -> Float[Tensor, " D"] | None:
+    """Of the shifts of all ranks with rows, the one nearest to the mean of all rows, on every rank;
+    None where no rank has rows. A collective.
+
+    Args:
+        sums, count: of this rank's rows.
+    """
+    own, shift = count.item(), torch.zeros_like(sums) if shift is None else shift.clone()
+    sums, count = sums.clone(), count.clone()
+    distributed.all_reduce_sum_(sums, group)
+    if not distributed.all_reduce_sum_(count, group):
+        return None
+    near = sums.new_zeros(distributed.world_size(group))
+    if own:  # in (0, 1]; 0 for a rank without rows
+        near[distributed.rank(group)] = 1 / (1 + distance(shift, sums / count))
+    source = int(distributed.all_reduce_sum_(near, group).argmax())
+    return distributed.broadcast_(shift, source, group)
