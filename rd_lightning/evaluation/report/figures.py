@@ -127,7 +127,8 @@ def _width_figure(results: pd.DataFrame, metric: str, scores: pd.DataFrame | Non
             if len(means) == 1:  # a line of one point would not be seen
                 options = {"marker": "D", "ms": 5, **options}
             axes.plot(means.index, means.to_numpy(), label=style.label, **options)
-            ends.append((means.index[-1], means.iloc[-1], style.label, style.options["color"]))
+            end = (float(means.index[-1]), float(means.iloc[-1]))
+            ends.append((*end, style.label, str(style.options["color"])))
             shown += means.tolist()
             if name in ("rd", "raw") and scores is not None:
                 shown += _draw_intervals(axes, name, own, scores, setting, score)
