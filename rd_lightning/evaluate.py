@@ -12,7 +12,8 @@ from .errors import InputError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from .evaluation.job import EvaluateJob, EvaluateOptions, Scored
+    from .evaluation.job import EvaluateJob, Scored
+    from .evaluation.options import EvaluateOptions
 
 EXTRA = 'rd-evaluate needs more packages: pip install "rd-lightning[evaluate]"'
 
@@ -57,7 +58,12 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
 
 
 def _options(config: DictConfig) -> EvaluateOptions:
-    from .evaluation.job import Columns, EvaluateOptions, NonlinearOptions, TrainingSetOptions
+    from .evaluation.options import (
+        Columns,
+        EvaluateOptions,
+        NonlinearOptions,
+        TrainingSetOptions,
+    )
 
     names = {option.name for option in fields(EvaluateOptions)}
     given = {k: v for k, v in plain(config).items() if k in names}

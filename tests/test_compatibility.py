@@ -1,4 +1,5 @@
-"""Files that earlier versions wrote: they load, and interrupted runs of theirs resume.
+"""Files that earlier versions wrote: they load, and interrupted runs of theirs resume, but for an
+evaluation, whose scores are defined otherwise now: it is refused, and its files still load.
 
 ``artefacts/`` was written by the commands of version 0.1.0, before the package was divided into
 packages: a fit of two groups with held-out sequences, the same fit stopped by SIGTERM, embeddings
@@ -19,6 +20,10 @@ import torch
 from rd_lightning import JointMoments, RDHead
 from rd_lightning.embed import main as rd_embed
 from rd_lightning.evaluate import main as rd_evaluate
+from rd_lightning.evaluation.statistics.contrasts import contrasts
+from rd_lightning.evaluation.statistics.metrics import spearman
+from rd_lightning.evaluation.statistics.predictions import Predictions
+from rd_lightning.evaluation.statistics.resampling import resample
 from rd_lightning.families import sample_fasta
 from rd_lightning.fit import main as rd_fit
 from rd_lightning.fitting.output import read_fit
@@ -130,19 +135,32 @@ def test_an_rd_embed_that_was_killed_resumes(artefacts, monkeypatch, capsys):
         assert (found == vector).all(axis=1).any(), "what was done is taken over, bit for bit"
 
 
-def test_an_evaluation_resumes_after_its_first_assay(artefacts, monkeypatch, capsys):
-    old = pd.read_parquet("evaluation/results.parquet")
+def test_an_evaluation_of_before_is_not_continued_with_other_scores(artefacts, monkeypatch, capsys):
+    """One line, and nothing is touched: half of its assays would be scored in another way."""
     for name in ("parts", "predictions"):
         for path in Path("evaluation", name).glob("second*"):
             path.unlink()
-    first = next(Path("evaluation/parts").glob("first*[0-9a-f].parquet"))
-    written = first.stat().st_mtime_ns
+    files = {path: path.read_bytes() for path in Path("evaluation").rglob("*") if path.is_file()}
     options = ("fit=fit", "assays=assays", "out=evaluation", "num_resamples=100")
-    run(monkeypatch, rd_evaluate, *options, "representations=[raw,rd,pca,one_hot]")
-    assert "resuming in" in capsys.readouterr().out
-    assert first.stat().st_mtime_ns == written, "the first assay is not scored again"
-    new = pd.read_parquet("evaluation/results.parquet")
-    keys = [column for column in old.columns if column != "value"]
-    assert new[keys].equals(old[keys])
-    # Ranks of 40 predictions: two that lie as close as float32 rounding may change places.
-    assert np.allclose(new["value"], old["value"], atol=0.02, equal_nan=True)
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, rd_evaluate, *options, "representations=[raw,rd,pca,one_hot]")
+    assert stopped.value.code == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "evaluation is of an evaluation by another version" in error
+    assert "choose another out" in error and "Traceback" not in error
+    left = {path: path.read_bytes() for path in Path("evaluation").rglob("*") if path.is_file()}
+    assert left == files
+
+
+def test_an_evaluation_loads_and_its_scores_are_those_of_its_predictions(artefacts):
+    results = pd.read_parquet("evaluation/results.parquet")
+    predictions = Predictions.load("evaluation/predictions")
+    assert len(predictions) > 0
+    for key in predictions:
+        rows = results[results["metric"] == "spearman"]
+        for name, value in key._asdict().items():
+            rows = rows[rows[name] == value]
+        truth = predictions.truth(key.assay, key.scheme)
+        assert rows["value"].item() == pytest.approx(spearman(truth, predictions[key]), abs=1e-12)
+    sampled = resample(predictions, num_resamples=20)
+    assert len(contrasts(sampled, ["50K", "200K"])) > 0

@@ -110,7 +110,7 @@ FULL = (
 def test_everything_at_once(inside, capsys):
     run_here(*FULL, "out=full")
     said = capsys.readouterr().out
-    for part in ("90 variants of 40 residues", "up to 2 mutations", "multiples, depth", "enough"):
+    for part in ("90 variants of 40 residues", "up to 2 mutations", "multiples, depth", "folds: "):
         assert part in said, part
     results = pd.read_parquet("full/results.parquet")
     columns = ["assay", "scheme", "representation", "level", "width", "pooling", "probe"]
@@ -123,6 +123,14 @@ def test_everything_at_once(inside, capsys):
     }
     assert {"spearman@1", "spearman@2"} <= set(results.metric)
     assert np.isfinite(results[results.metric == "spearman"].value).all()
+    means = pd.read_parquet("full/scores.parquet")
+    assert {"rd", "raw", "one_hot"} <= set(means.representation)
+    assert (means.low <= means.spearman).all() and (means.spearman <= means.high).all()
+    # One-hot on folds by position: each fold's predictions are one number.
+    by_position = means.scheme.isin(["modulo", "contiguous"]) & (means.probe == "ridge")
+    by_position &= means.representation == "one_hot"
+    assert (means[by_position].fold_num_assays == 0).all()
+    assert means[~by_position & (means.scheme == "random")].spearman_folds.notna().all()
     training = pd.read_parquet("full/training_set.parquet")
     whole = training[(training.kind == "subset") & (training.share == 1.0)]
     assert whole.median_angle_degrees.max() < 1e-4
@@ -130,7 +138,8 @@ def test_everything_at_once(inside, capsys):
     linearity = pd.read_parquet("full/linearity.parquet")
     assert linearity.measured_on.tolist() == ["heldout"]
     summary = Path("full/summary.md").read_text()
-    for part in ("## Contrasts", "width.png", "scaling.png", "angles.png", "rd 200K"):
+    parts = ("## Contrasts", "width.png", "scaling.png", "angles.png", "rd 200K", "mean over folds")
+    for part in (*parts, "not defined", "inner folds", "Nearest neighbours compare columns"):
         assert part in summary, part
     assert "nan" not in summary
     for name in ("width.png", "scaling.png", "angles.png"):
@@ -192,6 +201,86 @@ def test_other_settings_need_another_folder(inside, capsys):
     assert json.loads(Path("again/run.json").read_text())["settings"]["seed"] == 0
 
 
+def test_what_changes_no_score_needs_no_other_folder(inside, capsys, monkeypatch):
+    """Advice, resamples, the words for the same files: the run is taken up, nothing scored anew."""
+    base = ("fit=fit", "assays=assays", "representations=[raw,rd]", "out=same")
+    run_here(*base, "num_resamples=10")
+    first = pd.read_parquet("same/results.parquet")
+    capsys.readouterr()
+    monkeypatch.setattr(job_module, "score_assay", None)
+    again = (f"fit={inside}/fit", "assays=./assays/", "out=./same", "representations=[raw,rd]")
+    run_here(*again, "advise=true", "num_resamples=20", "pooling=[mean]", "max_residues=500")
+    said = capsys.readouterr().out
+    assert "resuming in" in said and "random folds: " in said
+    pd.testing.assert_frame_equal(first, pd.read_parquet("same/results.parquet"))
+    run_here(*again, "training_set.num_draws=7", "nonlinear.bandwidth=2")  # switched off
+    for other in ("seed=1", "pooling=[mutated]", "schemes=random", "assays=assays/P1.csv"):
+        assert "is of a run with other settings" in refused(capsys, *again, other)
+
+
+def test_a_folder_of_before_is_refused(inside, capsys):
+    base = ("assays=assays/P1.csv", "representations=[one_hot]", "num_resamples=10", "out=older")
+    run_here(*base)
+    manifest = json.loads(Path("older/run.json").read_text())
+    del manifest["scores"]
+    Path("older/run.json").write_text(json.dumps(manifest))
+    error = refused(capsys, *base)
+    assert "/older is of an evaluation by another version, which scores in another way" in error
+
+
+def test_all_bad_files_are_named_and_the_others_go_on(inside, capsys):
+    folder = Path("some_bad")
+    folder.mkdir()
+    table = pd.read_csv("assays/P1.csv")
+    table.to_csv(folder / "good.csv", index=False)
+    table.assign(DMS_score="x").to_csv(folder / "a.csv", index=False)
+    longer = table.assign(mutated_sequence=table.mutated_sequence + "G" * 30)
+    longer.to_csv(folder / "b.csv", index=False)
+    options = ("fit=fit", f"assays={folder}", "representations=[rd]", "num_resamples=10")
+    error = refused(capsys, *options, "max_residues=60", "out=bad")
+    assert "2 of 3 assays cannot be used: " in error and "on_invalid=skip" in error
+    assert "a.csv: line 2: DMS_score is 'x'" in error or "a.csv: DMS_score is 'x'" in error
+    assert "b: 70 residues, but max_residues=60" in error
+    run_here(*options, "max_residues=60", "on_invalid=skip", "out=some")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out 2: " in said and "b: 70 residues" in said
+    assert set(pd.read_parquet("some/results.parquet").assay) == {"good"}
+    (folder / "good.csv").unlink()
+    error = refused(capsys, *options, "max_residues=60", "on_invalid=skip", "out=bad")
+    assert "none of 2 assays can be used" in error
+    assert "on_invalid is raise or skip" in refused(capsys, *options, "on_invalid=no", "out=bad")
+
+
+def test_what_was_done_about_equal_sequences_is_said(inside):
+    table = pd.read_csv("assays/P1.csv")
+    silent = table.head(3).assign(mutant=table.head(3).mutant + f":{WILD[39]}40{WILD[39]}")
+    silent = silent[~silent.mutant.str.contains("[A-Z]40[A-Z]:")]
+    both = pd.concat([table, silent]).assign(fold_random_5=lambda t: np.arange(len(t)) % 5)
+    both.to_csv("silent.csv", index=False)
+    run_here("assays=silent.csv", "representations=[one_hot]", "num_resamples=10", "out=silent")
+    summary = Path("silent/summary.md").read_text()
+    assert f"{len(silent)} rows name a silent mutation, which is none" in summary
+    assert (
+        f"silent: {len(silent)} rows repeat an earlier sequence; they are kept, in the" in summary
+    )
+    moved = (np.arange(len(table), len(both)) % 5 != silent.index.to_numpy() % 5).sum()
+    assert f"({moved} of random moved)" in summary
+    assert set(pd.read_parquet("silent/results.parquet").scheme) == {
+        "random",
+        "modulo",
+        "contiguous",
+    }
+
+
+def test_auto_goes_on_without_an_unusable_fold_column(inside):
+    table = pd.read_csv("assays/P1.csv").assign(fold_modulo_5="a")
+    table.to_csv("columns.csv", index=False)
+    run_here("assays=columns.csv", "representations=[one_hot]", "num_resamples=10", "out=columns")
+    said = Path("columns/summary.md").read_text()
+    assert "Left out: columns.csv: line 2: fold_modulo_5 is 'a', not a fold" in said
+    assert set(pd.read_parquet("columns/results.parquet").scheme) == {"random", "contiguous"}
+
+
 def test_one_hot_needs_no_model(inside, capsys):
     logger, handlers = logging.getLogger(), logging.getLogger().handlers[:]
     run_here("assays=assays/P1.csv", "representations=[one_hot]", "out=hot", "num_resamples=10")
@@ -243,7 +332,7 @@ def test_bad_settings_are_one_line(inside, capsys, overrides, words):
 )
 def test_bad_assays_are_one_line(inside, capsys, change, words):
     change(pd.read_csv("assays/P1.csv")).to_csv("broken.csv", index=False)
-    assert words in refused(capsys, "fit=fit", "assays=broken.csv", "out=bad")
+    assert words in refused(capsys, "fit=fit", "assays=broken.csv", "schemes=random", "out=bad")
 
 
 def test_a_fit_without_groups_cannot_be_resampled(inside, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..families.family import chain_text
 from .assays.assay import Assay
+from .assays.splits import num_moved
 from .job import EvaluateJob
 from .nonlinear.run import NAME as NONLINEAR
 
@@ -16,8 +17,10 @@ def facts(job: EvaluateJob) -> dict[str, str]:
         number = job.fitted.head.report.num_residues
         found["family"] = f"{job.family.name}: {levels}, fitted on {number:,} residues"
     for assay in job.assays:
-        schemes = ", ".join(job.schemes[assay.name])
+        schemes = ", ".join(job.splits[assay.name])
         found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"
+    if job.problems:
+        found["left out"] = f"{len(job.problems)}: {'; '.join(job.problems.values())}"
     nonlinear = [NONLINEAR] if job.options.nonlinear.features else []
     found["representations"] = ", ".join([*job.names, *nonlinear])
     found["pooling"] = " and ".join(job.poolings)
@@ -28,10 +31,16 @@ def facts(job: EvaluateJob) -> dict[str, str]:
 def notes(job: EvaluateJob) -> list[str]:
     """What a reader must know to read the tables right."""
     found = [
-        "Spearman is of the predictions of all held-out folds together, as ProteinGym scores.",
-        "Every column of a representation is scaled by its training rows; the ridge penalty is "
-        "chosen within them.",
+        "Pooled Spearman is of the predictions of all held-out folds together, as ProteinGym "
+        "scores: differences between folds count. The mean over folds is that of each fold's own.",
+        "Every column of a representation is scaled by its training rows. A probe's setting (ridge "
+        "penalty, number of neighbours, when to stop) is chosen within them, on inner folds of the "
+        "same scheme.",
     ]
+    if "neighbours" in job.probes:
+        found.append(
+            "Nearest neighbours compare columns of members of different scale as they are."
+        )
     if "both" in job.poolings:
         found.append("pooling=both stands under the width of one half; probes see twice that.")
     if job.options.training_set.enabled:
@@ -45,11 +54,29 @@ def notes(job: EvaluateJob) -> list[str]:
             "rd has the fit's own rule."
         )
     for assay in job.assays:
-        if assay.num_duplicates:
-            found.append(
-                f"{assay.name}: {assay.num_duplicates:,} rows repeat an earlier sequence; "
-                "they are kept, and may stand on both sides of a fold."
-            )
+        found += _same_sequences(job, assay)
+    return [*found, *(f"Left out: {why}" for why in job.left_out)]
+
+
+def _same_sequences(job: EvaluateJob, assay: Assay) -> list[str]:
+    """What was done about rows that are not what they are named, or not alone."""
+    found = []
+    if assay.num_silent:
+        found.append(
+            f"{assay.name}: {assay.num_silent:,} rows name a silent mutation, which is none: "
+            "the number of mutations is that of the sequence."
+        )
+    if assay.num_duplicates:
+        options = {"num_folds": job.options.num_folds, "seed": job.options.seed}
+        moved = [
+            f"{number:,} of {scheme}"
+            for scheme in job.splits[assay.name]
+            if (number := num_moved(assay, scheme, **options))
+        ]
+        found.append(
+            f"{assay.name}: {assay.num_duplicates:,} rows repeat an earlier sequence; they are "
+            "kept, in the fold of the first" + (f" ({', '.join(moved)} moved)." if moved else ".")
+        )
     return found
 
 

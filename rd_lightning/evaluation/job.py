@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,13 @@ from ..fitting.output import Fitted, read_fit
 from ..head.report import family_of
 from ..runtime.provenance import differences
 from .assays.assay import Assay, read_assays
-from .assays.splits import schemes_of, splits_of
+from .assays.splits import Split, schemes_of
 from .nonlinear.run import Nonlinear
+from .options import EvaluateOptions, listed, score_settings
 from .representations.baselines import BUILDERS, Representation, build
 from .representations.refits import Refit, Skipped, refits
 from .representations.variant_embedder import POOLINGS, VariantEmbedder, check_length
-from .run_folder import RunFolder
+from .run_folder import SCORES_VERSION, RunFolder
 from .scoring import ONE_HOT, PROBES, REFIT_COLUMNS, Scoring, num_fits, score_assay, score_refits
 from .statistics.predictions import Predictions
 
@@ -41,63 +42,6 @@ class Scored(NamedTuple):
     """Columns :data:`REFIT_COLUMNS`; empty unless the training set was resampled."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns of an assay file."""
-
-    sequence: str = "mutated_sequence"
-    score: str = "DMS_score"
-    label: str = "DMS_score_bin"
-    mutant: str = "mutant"
-
-
-@dataclass(frozen=True)
-class TrainingSetOptions:
-    """Refits on shares and resamples of the training sequences."""
-
-    enabled: bool = False
-    shares: Sequence[float] = (0.1, 0.3, 1.0)
-    num_draws: int = 5
-    num_resamples: int = 10
-
-
-@dataclass(frozen=True)
-class NonlinearOptions:
-    """A nonlinear mapping beside the linear one."""
-
-    features: int = 0
-    bandwidth: float = 1.0
-    fasta: str | None = None
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What rd-evaluate is asked for; the settings of the command, by the same names."""
-
-    fit: str | None = None
-    assays: str | Sequence[str] | None = None
-    reference: str | None = None
-    columns: Columns = Columns()
-    wild_type: str | None = None
-    schemes: str | Sequence[str] = "auto"
-    num_folds: int = 5
-    pooling: str | Sequence[str] = "mean"
-    probes: str | Sequence[str] = "ridge"
-    representations: str | Sequence[str] = (*BUILDERS, ONE_HOT)
-    widths: Sequence[int] | None = None
-    advise: bool = False
-    training_set: TrainingSetOptions = TrainingSetOptions()
-    nonlinear: NonlinearOptions = NonlinearOptions()
-    num_resamples: int = 2000
-    max_residues: int = 1022
-    tokens_per_batch: int | None = None
-    device: str = "cpu"
-    family: Mapping[str, Any] = field(default_factory=lambda: {"name": None, "weights": None})
-    cache: str | None = None
-    seed: int = 0
-    out: str | None = None
-
-
 class EvaluateJob:
     """What a configuration asks for.
 
@@ -109,10 +53,10 @@ class EvaluateJob:
         self.options, self.folder = options, RunFolder(folder)
         if options.assays is None:
             raise InputError("assays is missing; name a CSV file or a folder: assays=x.csv")
-        self.names = _listed(options.representations)
+        self.names = listed(options.representations)
         for name in self.names:
             check_choice("representations", name, (*BUILDERS, ONE_HOT))
-        self.poolings, self.probes = _listed(options.pooling), _listed(options.probes)
+        self.poolings, self.probes = listed(options.pooling), listed(options.probes)
         for pooling in self.poolings:
             check_choice("pooling", pooling, POOLINGS)
         for probe in self.probes:
@@ -124,19 +68,43 @@ class EvaluateJob:
                 "representations=[one_hot] alone"
             )
         self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
-        self.assays = read_assays(
+        check_choice("on_invalid", options.on_invalid, ("raise", "skip"))
+        read, self.problems = read_assays(
             options.assays,
             reference=options.reference,
             wild_type=options.wild_type,
             **asdict(options.columns),
         )
-        self.schemes = {a.name: schemes_of(a, options.schemes) for a in self.assays}
-        for assay in self.assays:
-            self._check_assay(assay)
+        self.splits: dict[str, dict[str, list[Split]]] = {}
+        self.left_out: list[str] = []
+        """Schemes that "auto" leaves out, and why."""
+        for assay in read:
+            try:
+                self._check_assay(assay)
+            except InputError as error:
+                self.problems[assay.name] = str(error)
+        self.assays = [assay for assay in read if assay.name not in self.problems]
+        self._refuse(len(self.assays) + len(self.problems))
+
+    def _refuse(self, number: int) -> None:
+        """Raise InputError for assays that cannot be used, all at once; or go on without them."""
+        said = "; ".join(self.problems.values())
+        if self.problems and number == 1:
+            raise InputError(said)
+        if not self.assays:
+            raise InputError(f"none of {number} assays can be used: {said}")
+        if self.problems and self.options.on_invalid == "raise":
+            raise InputError(
+                f"{len(self.problems)} of {number} assays cannot be used: {said}; mend them, or "
+                "go on with the others: on_invalid=skip"
+            )
 
     def _check_assay(self, assay: Assay) -> None:
-        for scheme in self.schemes[assay.name]:
-            splits_of(assay, scheme, num_folds=self.options.num_folds, seed=self.options.seed)
+        options = self.options
+        self.splits[assay.name], left_out = schemes_of(
+            assay, options.schemes, num_folds=options.num_folds, seed=options.seed
+        )
+        self.left_out += left_out
         if assay.positions is None and set(self.poolings) != {"mean"}:
             raise InputError(
                 f"{assay.name}: pooling over mutated residues needs mutants; give their column, "
@@ -148,7 +116,7 @@ class EvaluateJob:
                 "representations=[raw,rd,...]"
             )
         if self.fitted is not None:
-            check_length(assay, self.options.max_residues)
+            check_length(assay, options.max_residues)
 
     # The family
 
@@ -252,11 +220,13 @@ class EvaluateJob:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What the numbers depend on; where and how fast they are computed is not among it."""
-        leave_out = ("out", "cache", "device", "tokens_per_batch")
-        settings = {k: v for k, v in asdict(self.options).items() if k not in leave_out}
+        """What the scores depend on, as JSON has it."""
+        settings = score_settings(self.options, self.folder.path)
         head = None if self.fitted is None else self.fitted.head.digest()
-        return json.loads(json.dumps({"settings": settings, "head": head}))
+        found = {"scores": SCORES_VERSION, "settings": settings, "head": head}
+        if self.fitted is not None and self.options.training_set.enabled:
+            found["groups"] = [moments.num_rows for moments in self.fitted.state.groups]
+        return json.loads(json.dumps(found))
 
     def prepare(self) -> None:
         """All that can still go wrong, or takes long, before the first assay is scored."""
@@ -267,10 +237,9 @@ class EvaluateJob:
 
     def scoring(self, assay: Assay) -> Scoring:
         return Scoring(
-            self.schemes[assay.name],
+            self.splits[assay.name],
             tuple(self.poolings),  # pyright: ignore[reportArgumentType]
             tuple(self.probes),  # pyright: ignore[reportArgumentType]
-            self.options.num_folds,
             self.options.seed,
         )
 
@@ -315,7 +284,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={name}, but torch finds no GPU; use device=cpu")
     return device
-
-
-def _listed(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: results.parquet, contrasts.parquet, summary.md, pictures."""
+"""What an evaluation leaves: results, scores, contrasts (Parquet), summary.md, pictures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from .report.figures import save_scaling_picture, save_width_picture
 from .report.summary import write_summary
 from .representations.refits import summarise
 from .run_folder import write_frame
-from .statistics.contrasts import consistency, contrasts, pairs
-from .statistics.predictions import Predictions
+from .statistics.contrasts import consistency, contrasts, scores
+from .statistics.metrics import FOLD_MEAN
+from .statistics.resampling import Sampled, resample
 from .statistics.width_advice import Advice, advise
 
 RESULTS, CONTRASTS, SUMMARY = "results.parquet", "contrasts.parquet", "summary.md"
+SCORES = "scores.parquet"
 TRAINING, LINEARITY = "training_set.parquet", "linearity.parquet"
 WIDTH, SCALING, ANGLES = "width.png", "scaling.png", "angles.png"
 
@@ -28,21 +30,21 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
     """Write all; returns the sentences of advice, a scheme each."""
     results = pd.concat([s.results for s in scored], ignore_index=True)
     write_frame(results, folder / RESULTS)
-    levels, predictions = list(job.levels), job.predictions()
+    levels, predictions, seed = list(job.levels), job.predictions(), job.options.seed
     with residue_progress() as progress:
-        total = len(predictions.settings()) * len(pairs(levels))
-        task = progress.add_task("contrasts", total=total, unit="pairs", visible=total > 0)
-        differences = contrasts(
+        task = progress.add_task("intervals", total=len(predictions), unit="scores")
+        sampled = resample(
             predictions,
-            levels,
             num_resamples=job.options.num_resamples,
-            seed=job.options.seed,
-            on_pair=lambda: progress.advance(task),
+            seed=seed,
+            on_side=lambda: progress.advance(task),
         )
+    differences, means = contrasts(sampled, levels, seed=seed), scores(sampled, seed=seed)
     write_frame(differences, folder / CONTRASTS)
+    write_frame(means, folder / SCORES)
     training, linearity, pictures = _training(job, scored), _linearity(job), []
     if levels and "rd" in set(results["representation"]):
-        save_width_picture(results, folder / WIDTH)
+        save_width_picture(results, folder / WIDTH, scores=means)
         save_scaling_picture(results, folder / SCALING, levels=levels)
         pictures += [WIDTH, SCALING]
     if training is not None:
@@ -51,12 +53,13 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
         pictures.append(ANGLES)
     if linearity is not None:
         write_frame(linearity, folder / LINEARITY)
-    advice = _advice(job, results, predictions) if job.options.advise else []
+    advice = _advice(job, sampled) if job.options.advise else []
     write_summary(
         folder / SUMMARY,
         results,
         differences,
-        consistency(results, levels),
+        pd.concat([consistency(results, levels, metric=m) for m in ("spearman", FOLD_MEAN)]),
+        scores=means,
         levels=levels,
         facts=facts(job),
         notes=[*[a.sentence for a in advice[1:]], *notes(job)],
@@ -73,9 +76,9 @@ def _training(job: EvaluateJob, scored: Sequence[Scored]) -> pd.DataFrame | None
     if not job.refits:
         return None
     table = summarise(job.refits)
-    scores = pd.concat([s.refits for s in scored], ignore_index=True)
+    of_refits = pd.concat([s.refits for s in scored], ignore_index=True)
     keys = ["kind", "share", "draw", "level"]
-    mean = scores.groupby(keys, as_index=False).agg({"spearman": "mean"})
+    mean = of_refits.groupby(keys, as_index=False)[["spearman", FOLD_MEAN]].mean()
     table["level"] = table["stage"].str.split("->").str[1]
     return table.merge(mean, how="left", on=keys).drop(columns="level")
 
@@ -84,19 +87,13 @@ def _linearity(job: EvaluateJob) -> pd.DataFrame | None:
     return None if job.nonlinear is None else pd.DataFrame(job.nonlinear.fit.stages)
 
 
-def _advice(job: EvaluateJob, results: pd.DataFrame, predictions: Predictions) -> list[Advice]:
+def _advice(job: EvaluateJob, sampled: Sampled) -> list[Advice]:
     """One a scheme, for the first pooling and probe."""
     found = []
-    for scheme in dict.fromkeys(results["scheme"]):
-        advice = advise(
-            results,
-            predictions,
-            scheme=scheme,
-            pooling=job.poolings[0],
-            probe=job.probes[0],
-            num_resamples=job.options.num_resamples,
-            seed=job.options.seed,
-        )
+    for setting, by_assay in sampled.items():
+        if (setting.pooling, setting.probe) != (job.poolings[0], job.probes[0]):
+            continue
+        advice = advise(by_assay, job.levels, seed=job.options.seed)
         if advice is not None:
-            found.append(advice._replace(sentence=f"{scheme} folds: {advice.sentence}"))
+            found.append(advice._replace(sentence=f"{setting.scheme} folds: {advice.sentence}"))
     return found

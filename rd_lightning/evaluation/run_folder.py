@@ -17,6 +17,8 @@ from .assays.assay import Assay
 from .statistics.predictions import Predictions
 
 MANIFEST, PARTS, PREDICTIONS = "run.json", "parts", "predictions"
+SCORES_VERSION = 2
+"""Of the scores' definition: 2 has inner folds, equal sequences in one fold, means over folds."""
 
 
 class RunFolder:
@@ -34,7 +36,13 @@ class RunFolder:
         path = self.path / MANIFEST
         if not path.exists():
             return False
-        found = differences(json.loads(path.read_text()), manifest, names=("there", "now"))
+        there = json.loads(path.read_text())
+        if there.get("scores") != manifest.get("scores"):
+            raise InputError(
+                f"{self.path} is of an evaluation by another version, which scores in another way; "
+                "its tables stay readable, but choose another out for this one"
+            )
+        found = differences(there, manifest, names=("there", "now"))
         if found:
             raise InputError(
                 f"{self.path} is of a run with other settings ({'; '.join(found)}); "
@@ -82,6 +90,7 @@ class RunFolder:
         for key in kept:
             if key.assay in wanted:
                 found.add(key, kept.truth(key.assay, key.scheme), kept[key])
+                found.describe(key.assay, key.scheme, kept.rows(key.assay, key.scheme))
         return found
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .assays.assay import Assay
-from .assays.splits import Split, splits_of
+from .assays.splits import Split
 from .probes.mlp import mlp_predictions
 from .probes.neighbours import neighbour_predictions
 from .probes.ridge import ridge_path
@@ -20,30 +20,33 @@ from .representations.baselines import Representation
 from .representations.one_hot import one_hot
 from .representations.refits import Refit, Skipped
 from .representations.variant_embedder import Pooling, pooled_columns
-from .statistics.metrics import all_metrics, metrics_by_depth, spearman
-from .statistics.predictions import Key, Predictions
+from .statistics.metrics import FOLD_MEAN, all_metrics, fold_spearman, metrics_by_depth, spearman
+from .statistics.predictions import Key, Predictions, Rows, widening_of
 
 Probe = Literal["ridge", "mlp", "neighbours"]
 PROBES: tuple[Probe, ...] = get_args(Probe)
-ONE_HOT = "one_hot"
-REFIT_COLUMNS = ("assay", "kind", "share", "draw", "level", "width", "spearman")
+ONE_HOT, RD = "one_hot", "rd"
+REFIT_COLUMNS = (
+    *("assay", "kind", "share", "draw", "level", "width"),
+    *("spearman", FOLD_MEAN),
+)
 
 
 @dataclass(frozen=True)
 class Scoring:
     """What is scored, beside the representations."""
 
-    schemes: Sequence[str]
+    splits: Mapping[str, Sequence[Split]]
+    """By scheme."""
     poolings: Sequence[Pooling] = ("mean",)
     probes: Sequence[Probe] = ("ridge",)
-    num_folds: int = 5
     seed: int = 0
 
 
 def num_fits(scoring: Scoring, representations: Sequence[Representation], one_hot: bool) -> int:
     """Steps that :func:`score_assay` reports."""
     kinds = len(representations) * len(scoring.poolings) + one_hot
-    return kinds * len(scoring.schemes) * len(scoring.probes)
+    return kinds * len(scoring.splits) * len(scoring.probes)
 
 
 def score_assay(
@@ -56,11 +59,11 @@ def score_assay(
     on_fit: Callable[[], None] = lambda: None,
 ) -> tuple[list[dict[str, Any]], Predictions]:
     """Metrics as rows (assay, scheme, representation, level, width, pooling, probe, metric,
-    value), and the held-out predictions of all levels.
+    value), and the held-out predictions of all levels, and of rd between them.
 
-    Metrics are of the predictions of all folds together, as ProteinGym scores. Ridge is scored at
-    every width of a representation, the other probes at levels only. One-hot, which has no pooling,
-    stands under each of them.
+    Metrics are of the predictions of all folds together, as ProteinGym scores, and
+    "spearman_folds" is the mean over folds. Ridge is scored at every width of a representation, the
+    other probes at levels only. One-hot, which has no pooling, stands under each of them.
 
     Args:
         rows: pooled embeddings by pooling, see :class:`VariantEmbedder`.
@@ -69,22 +72,22 @@ def score_assay(
     found: list[dict[str, Any]] = []
     predictions = Predictions()
     y = torch.from_numpy(assay.scores)
-    by_scheme = {
-        scheme: splits_of(assay, scheme, num_folds=scoring.num_folds, seed=scoring.seed)
-        for scheme in scoring.schemes
-    }
+    least = min((w for r in representations for w, level in r.widths.items() if level), default=1)
 
     def score(x: Tensor, name: str, widths: dict[int, str], step: int, poolings: Sequence[Pooling]):
-        for scheme, parts in by_scheme.items():
-            held_out = _held_out(parts)
+        for scheme, parts in scoring.splits.items():
+            held_out, rows = _held_out(assay, parts)
             for probe in scoring.probes:
                 fitted = predict(probe, x, y, parts, widths, step=step, seed=scoring.seed)
                 for width, values in fitted.items():
-                    metrics = _metrics(assay, held_out, values.numpy())
+                    metrics = _metrics(assay, held_out, rows, values.numpy())
                     for pooling in poolings:
                         key = Key(assay.name, scheme, pooling, probe, name, widths[width])
-                        if widths[width] or name == ONE_HOT:
-                            predictions.add(key, assay.scores[held_out], values.numpy()[held_out])
+                        between = name == RD and width >= least and not key.level
+                        if key.level or name == ONE_HOT or between:
+                            kept = key._replace(level=str(width)) if between else key
+                            predictions.add(kept, assay.scores[held_out], values.numpy()[held_out])
+                            predictions.describe(assay.name, scheme, rows)
                         found.extend(
                             {**key._asdict(), "width": width, "metric": metric, "value": value}
                             for metric, value in metrics.items()
@@ -120,8 +123,8 @@ def score_refits(
     """
     if not refits:
         return []
-    splits = splits_of(assay, scoring.schemes[0], num_folds=scoring.num_folds, seed=scoring.seed)
-    held_out = _held_out(splits)
+    splits = next(iter(scoring.splits.values()))
+    held_out, rows_of = _held_out(assay, splits)
     y, by_width = torch.from_numpy(assay.scores), {d: name for name, d in levels.items()}
     found = []
     for refit in refits:
@@ -130,15 +133,19 @@ def score_refits(
         map_ = affine_of(refit.head)
         x = map_(rows["mean"][:, : map_.matrix.shape[0]])
         for width, values in predict("ridge", x, y, splits, by_width).items():
-            value = spearman(assay.scores[held_out], values.numpy()[held_out])
-            about = (refit.kind, refit.share, refit.draw)
-            found.append((assay.name, *about, by_width[width], width, value))
+            both = assay.scores[held_out], values.numpy()[held_out]
+            about = (refit.kind, refit.share, refit.draw, by_width[width], width)
+            found.append((assay.name, *about, spearman(*both), fold_spearman(*both, rows_of.folds)))
     return found
 
 
-def _held_out(splits: Sequence[Split]) -> np.ndarray:
-    """Rows that some split holds out, ascending."""
-    return torch.cat([split.test for split in splits]).sort().values.numpy()
+def _held_out(assay: Assay, splits: Sequence[Split]) -> tuple[np.ndarray, Rows]:
+    """Rows that some split holds out, ascending, and what they are."""
+    rows, order = torch.cat([split.test for split in splits]).sort()
+    sizes = torch.tensor([len(split.test) for split in splits])
+    folds = torch.arange(len(splits)).repeat_interleave(sizes)[order]
+    widening = widening_of(sizes.tolist(), [len(split.train) for split in splits])
+    return rows.numpy(), Rows(folds.numpy(), assay.clusters[rows.numpy()], widening)
 
 
 def predict(
@@ -161,10 +168,13 @@ def predict(
     return {w: neighbour_predictions(x[:, : step * w], y, splits).predictions for w in levels}
 
 
-def _metrics(assay: Assay, rows: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+def _metrics(
+    assay: Assay, rows: np.ndarray, about: Rows, predictions: np.ndarray
+) -> dict[str, float]:
     truth, guess = assay.scores[rows], predictions[rows]
     bins = None if assay.bins is None else assay.bins[rows]
     found = all_metrics(truth, guess, bins)
+    found[FOLD_MEAN] = fold_spearman(truth, guess, about.folds)
     if assay.depths is not None and len(np.unique(assay.depths[rows])) > 1:
         by_depth = metrics_by_depth(truth, guess, assay.depths[rows])
         found |= {f"spearman@{depth}": m["spearman"] for depth, m in by_depth.items()}

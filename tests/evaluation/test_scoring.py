@@ -39,16 +39,24 @@ def world(seed: int, number: int = 240) -> tuple[Assay, dict[str, torch.Tensor],
     bins = (scores > np.median(scores)).astype(np.int64)
     assay = Assay("x", sequences, scores, bins, None, positions, wild)
     h = torch.cat(rows, dim=1).float()
-    return assay, {"mean": h, "mutated": h.flip(1)}, build(["raw", "rd"], fitted, [3])
+    return assay, {"mean": h, "mutated": h.flip(1)}, build(["raw", "rd"], fitted, [3, 7])
 
 
-SETTINGS = Scoring(("random", "modulo"), ("mean", "both"), ("ridge", "neighbours"))
+POOLINGS, WITH = ("mean", "both"), ("ridge", "neighbours")
+
+
+def scoring_of(assay: Assay, *schemes: str, **options) -> Scoring:
+    return Scoring({scheme: splits_of(assay, scheme) for scheme in schemes}, **options)
+
+
+def settings_of(assay: Assay) -> Scoring:
+    return scoring_of(assay, "random", "modulo", poolings=POOLINGS, probes=WITH)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_planted_signal_is_found_and_shuffled_labels_are_not(seed):
     assay, rows, representations = world(seed)
-    found = pd.DataFrame(score_assay(assay, rows, representations, SETTINGS)[0])
+    found = pd.DataFrame(score_assay(assay, rows, representations, settings_of(assay))[0])
     ridge = found[(found.metric == "spearman") & (found.probe == "ridge") & (found.level != "")]
     assert ridge.value.min() > 0.5  # "both" reverses half of the columns, "raw B" sees it blurred
     assert ridge[(ridge.representation == "rd") & (ridge.pooling == "mean")].value.min() > 0.9
@@ -59,7 +67,7 @@ def test_a_planted_signal_is_found_and_shuffled_labels_are_not(seed):
     for draw in range(3):
         shuffled = np.random.default_rng((seed, draw)).permutation(assay.scores)
         mixed = dataclasses.replace(assay, scores=shuffled, bins=None)
-        scoring = Scoring(("random",))
+        scoring = scoring_of(mixed, "random")
         found = pd.DataFrame(score_assay(mixed, rows, representations, scoring)[0])
         values.append(found[found.metric == "spearman"].value.mean())
     assert abs(np.mean(values)) < 0.1
@@ -94,33 +102,49 @@ def test_rows_and_predictions():
         assay,
         rows,
         representations,
-        SETTINGS,
+        settings_of(assay),
         with_one_hot=True,
         on_fit=lambda: counted.append(1),
     )
-    assert len(counted) == num_fits(SETTINGS, representations, True)
+    assert len(counted) == num_fits(settings_of(assay), representations, True)
     table = pd.DataFrame(found)
     keys = ["assay", "scheme", "representation", "level", "width", "pooling", "probe", "metric"]
     assert list(table.columns.sort_values()) == sorted([*keys, "value"])
     assert not table.duplicated(keys).any()
-    assert set(table.metric) == {"spearman", "pearson", "ndcg", "auroc", "mcc"}
+    metrics = {"spearman", "spearman_folds", "pearson", "ndcg", "auroc", "mcc"}
+    assert set(table.metric) == metrics
     for key in predictions:
         truth, guess = predictions.truth("x", key.scheme), predictions[key]
-        mine = table[(table.metric == "spearman")]
-        for name, value in key._asdict().items():
+        held = predictions.rows("x", key.scheme)
+        assert held.widening == pytest.approx(1.5, abs=0.03) and len(set(held.folds)) == 5
+        assert np.array_equal(held.clusters, assay.clusters)
+        between = key.level.isdigit()
+        mine = table[table.width == int(key.level)] if between else table
+        for name, value in key._replace(level="" if between else key.level)._asdict().items():
             mine = mine[mine[name] == value]
-        assert mine.value.item() == pytest.approx(spearmanr(truth, guess).statistic, abs=1e-12)
+        folds = [held.folds == fold for fold in range(5)]
+        expected = {"spearman": spearmanr(truth, guess).statistic, "spearman_folds": np.nan}
+        constant = any(np.ptp(guess[f]) < 1e-9 for f in folds)
+        assert constant == (key.representation == "one_hot" and key.scheme == "modulo")
+        if not constant:
+            each = [spearmanr(truth[f], guess[f]).statistic for f in folds]
+            expected["spearman_folds"] = np.mean(each)
+        for metric, number in expected.items():
+            own = mine[mine.metric == metric].value.item()
+            assert own == pytest.approx(number, abs=1e-12, nan_ok=True)
     one_hot = table[table.representation == "one_hot"]
     assert set(one_hot.pooling) == {"mean", "both"}
-    by_pooling = one_hot.groupby(["scheme", "probe", "metric"]).value.nunique()
-    assert (by_pooling == 1).all()
-    # In between levels: ridge alone, and no predictions are kept.
+    by_pooling = one_hot.groupby(["scheme", "probe", "metric"]).value
+    assert (by_pooling.nunique(dropna=False) == 1).all()
+    # In between levels: ridge alone, and predictions are kept from the first level on.
+    assert {key.level for key in predictions if key.representation == "rd"} == {"A", "B", "C", "7"}
     between = table[(table.level == "") & (table.representation == "rd")]
-    assert set(between.probe) == {"ridge"} and set(between.width) == {3}
+    assert set(between.probe) == {"ridge"} and set(between.width) == {3, 7}
 
 
 def test_raw_of_the_first_member_is_rd_at_the_first_level():
     assay, rows, representations = world(2)
-    table = pd.DataFrame(score_assay(assay, rows, representations, Scoring(("random",)))[0])
+    scoring = scoring_of(assay, "random")
+    table = pd.DataFrame(score_assay(assay, rows, representations, scoring)[0])
     first = table[(table.level == "A") & (table.metric == "spearman")].set_index("representation")
     assert first.value["raw"] == pytest.approx(first.value["rd"], abs=1e-9)

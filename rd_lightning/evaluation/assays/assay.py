@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,12 +32,17 @@ class Assay:
     mutants: list[str] | None
     """``A10C:D12N``; None where only sequences are known."""
     positions: list[tuple[int, ...]] | None
-    """Mutated positions of each variant, 1 for the first residue."""
+    """Where each sequence differs from the wild type, 1 for the first residue: a silent mutation
+    (``N23N``) is none."""
     wild_type: str | None
     folds: dict[str, Int64[np.ndarray, " n"]] = field(default_factory=dict)
     """The file's own fold columns by name, such as ``fold_random_5``."""
+    unusable: dict[str, str] = field(default_factory=dict)
+    """Fold columns that cannot be used, and why."""
     num_duplicates: int = 0
     """Rows whose sequence stood in an earlier row; they are kept."""
+    num_silent: int = 0
+    """Rows whose mutant names a silent mutation."""
     reference: Reference | None = None
 
     def __len__(self) -> int:
@@ -50,25 +55,42 @@ class Assay:
             return None
         return np.array([len(p) for p in self.positions], dtype=np.int64)
 
+    @property
+    def same(self) -> Int64[np.ndarray, " n"]:
+        """For each row, the first row of the same sequence."""
+        return _first_rows(self.sequences)
+
+    @property
+    def clusters(self) -> Int64[np.ndarray, " n"]:
+        """For each row, the first row with the same mutated positions, whose errors are alike;
+        where positions are not known, of the same sequence."""
+        return _first_rows(self.sequences if self.positions is None else self.positions)
+
 
 def read_assays(
     path: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     reference: str | os.PathLike | None = None,
     **options: str | None,
-) -> list[Assay]:
+) -> tuple[list[Assay], dict[str, str]]:
     """One file, or all ``*.csv`` of a folder in the order of their names, without hidden ones; or
-    of several of either.
+    of several of either. Beside them the files that cannot be used, by name, with what is wrong.
 
     ``reference`` is ProteinGym's reference file; the other options are :func:`read_assay`'s.
 
     Raises:
-        InputError: no CSV file is there, or one cannot be used.
+        InputError: no CSV file is there, or the reference file cannot be used.
     """
     references = {} if reference is None else read_reference(reference)
     several = [path] if isinstance(path, (str, os.PathLike)) else path
     files = [file for one in several for file in _csv_files(Path(one))]
-    return [read_assay(file, references=references, **options) for file in files]  # pyright: ignore[reportArgumentType]
+    found, problems = [], {}
+    for file in files:
+        try:
+            found.append(read_assay(file, references=references, **options))  # pyright: ignore[reportArgumentType]
+        except InputError as error:
+            problems[_name(file)] = str(error)
+    return found, problems
 
 
 def _csv_files(path: Path) -> list[Path]:
@@ -108,10 +130,11 @@ def read_assay(
     mutants = table[mutant].tolist() if mutant in table.columns else None
     if mutants is None and wild_type is not None:
         mutants = _mutants_from(path, sequences, wild_type)
-    positions = None
+    positions, num_silent = None, 0
     if mutants is not None:
-        wild_type, positions = _positions(path, sequences, mutants, wild_type)
-    name = Path(path).name.split(".csv")[0]
+        wild_type, positions, num_silent = _positions(path, sequences, mutants, wild_type)
+    name = _name(path)
+    folds, unusable = _all_folds(path, table)
     return Assay(
         name=name,
         sequences=sequences,
@@ -120,14 +143,21 @@ def read_assay(
         mutants=mutants,
         positions=positions,
         wild_type=wild_type,
-        folds={
-            column: _folds(path, column, table[column])
-            for column in map(str, table.columns)
-            if column.startswith(FOLD_PREFIX)
-        },
+        folds=folds,
+        unusable=unusable,
         num_duplicates=len(sequences) - len(set(sequences)),
+        num_silent=num_silent,
         reference=look_up(name, references or {}),
     )
+
+
+def _name(path: str | os.PathLike) -> str:
+    return Path(path).name.split(".csv")[0]
+
+
+def _first_rows(keys: Sequence[Hashable]) -> np.ndarray:
+    first: dict[Hashable, int] = {}
+    return np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
 
 
 def _sequences(path: str | os.PathLike, letters: Sequence[str]) -> list[str]:
@@ -165,13 +195,23 @@ def _bins(path: str | os.PathLike, name: str, column: pd.Series) -> np.ndarray:
     return bins.astype(np.int64)
 
 
-def _folds(path: str | os.PathLike, name: str, column: pd.Series) -> np.ndarray:
-    folds = _numbers(column)
-    bad = ~np.isfinite(folds) | (folds != np.round(folds))
-    if bad.any():
-        row = int(bad.argmax())
-        raise InputError(f"{path}: {line_of(row)}: {name} is {column.iloc[row]!r}, not a fold")
-    return folds.astype(np.int64)
+def _all_folds(
+    path: str | os.PathLike, table: pd.DataFrame
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The fold columns, and what is wrong with those that cannot be used."""
+    found, unusable = {}, {}
+    for name in map(str, table.columns):
+        if not name.startswith(FOLD_PREFIX):
+            continue
+        folds = _numbers(table[name])
+        bad = ~np.isfinite(folds) | (folds != np.round(folds))
+        if bad.any():
+            row = int(bad.argmax())
+            shown = table[name].iloc[row]
+            unusable[name] = f"{path}: {line_of(row)}: {name} is {shown!r}, not a fold"
+        else:
+            found[name] = folds.astype(np.int64)
+    return found, unusable
 
 
 def _mutants_from(
@@ -188,9 +228,10 @@ def _mutants_from(
 
 def _positions(
     path: str | os.PathLike, sequences: Sequence[str], mutants: Sequence[str], given: str | None
-) -> tuple[str, list[tuple[int, ...]]]:
-    """The wild type and each row's mutated positions; a row that does not fit is refused."""
-    parsed, implied = [], []
+) -> tuple[str, list[tuple[int, ...]], int]:
+    """The wild type, each row's mutated positions and how many rows name a silent mutation; a row
+    that does not fit is refused."""
+    parsed, implied, num_silent = [], [], 0
     for row, (sequence, mutant) in enumerate(zip(sequences, mutants, strict=True)):
         where = f"{path}: {line_of(row)}, mutant {mutant}"
         mutations = parse_mutant(mutant)
@@ -200,13 +241,14 @@ def _positions(
             implied.append(reverted(sequence, mutations))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        parsed.append(tuple(m.position for m in mutations))
+        parsed.append(tuple(sorted(m.position for m in mutations if m.old != m.new)))
+        num_silent += len(parsed[-1]) < len(mutations)
     wild_type = given or common_wild_type(implied)
     for row, found in enumerate(implied):
         problem = difference(found, wild_type)
         if problem is not None:
             raise InputError(f"{path}: {line_of(row)}, mutant {mutants[row]}: {problem}")
-    return wild_type, parsed
+    return wild_type, parsed, num_silent
 
 
 def _numbers(column: pd.Series) -> np.ndarray:

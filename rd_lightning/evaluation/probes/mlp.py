@@ -1,4 +1,4 @@
-"""A small network as probe: one hidden layer, stopped early on rows held out of the training."""
+"""A small network as probe: one hidden layer, stopped early on an inner fold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mlp_predictions(
     """Held-out predictions of ``Linear -> ReLU -> dropout -> Linear``; NaN in rows never held out.
 
     For each split a new network learns the standardised y from the standardised x (statistics of
-    the training rows) by AdamW on the squared error. A tenth of the training rows, drawn by
+    the training rows) by AdamW on the squared error. One of the split's inner folds, drawn by
     ``seed``, decides when to stop: after ``patience`` epochs without a better error there the
     weights of the best epoch are taken. Float32; the same seed gives the same numbers on the same
     machine, and the caller's random state is left as it was.
@@ -68,7 +68,10 @@ def mlp_predictions(
             optimizer = torch.optim.AdamW(
                 network.parameters(), lr=learning_rate, weight_decay=weight_decay
             )
-            _train_(network, optimizer, z, t, batch_size, max_epochs, patience)
+            labels = split.inner.unique()
+            drawn = labels[torch.randint(len(labels), ())]
+            stop = (split.inner == drawn).to(x.device)
+            _train_(network, optimizer, z, t, stop, batch_size, max_epochs, patience)
         with torch.no_grad():
             standard = network(scale(x[test]))[:, 0].double()
         deviation = y[train].double().std(correction=0)
@@ -81,13 +84,14 @@ def _train_(
     optimizer: torch.optim.Optimizer,
     z: Tensor,
     t: Tensor,
+    stop: Tensor,
     batch_size: int,
     max_epochs: int,
     patience: int,
 ) -> None:
-    """Train until the inner held-out error no longer falls; leaves the best weights, in eval."""
-    order = torch.randperm(len(z)).to(z.device)
-    inner, rest = order.tensor_split([max(2, len(z) // 10)])
+    """Train until the error on ``stop``, which is not trained on, no longer falls; leaves the best
+    weights, in eval."""
+    inner, rest = stop.nonzero()[:, 0], (~stop).nonzero()[:, 0]
     best, best_state, since = torch.inf, copy.deepcopy(network.state_dict()), 0
     for _ in range(max_epochs):
         network.train()

@@ -33,11 +33,13 @@ def neighbour_predictions(
     """Mean y of the k training rows of largest cosine, x taken about the training mean.
 
     Equals scikit-learn's ``KNeighborsRegressor(k, metric="cosine")`` on the centred rows. Of
-    ``num_neighbours`` each split takes the k of least squared error when each training row is
-    predicted from the others. Float64; NaN in rows never held out.
+    ``num_neighbours`` each split takes the k of least squared error when each of its inner folds is
+    predicted from the others. Columns are compared as they are: those of members of larger scale
+    weigh more. Float64; NaN in rows never held out.
 
     Raises:
-        InputError: a k is not a whole number from 1, or no k is below a split's training rows.
+        InputError: a k is not a whole number from 1, or a split's inner folds leave fewer rows than
+            any k.
     """
     for number in num_neighbours:
         check_whole("num_neighbours", number, least=1)
@@ -45,18 +47,19 @@ def neighbour_predictions(
     predictions, taken = torch.full_like(y, torch.nan), []
     for split in splits:
         train, test = split.train.to(x.device), split.test.to(x.device)
-        allowed = [k for k in sorted(num_neighbours) if k < len(train)]
+        inner = split.inner.to(x.device)
+        fewest = len(train) - int(inner.unique(return_counts=True)[1].max())
+        allowed = [k for k in sorted(num_neighbours) if k <= fewest]
         if not allowed:
             raise InputError(
-                f"split {split.name}: {len(train)} training rows for {min(num_neighbours)} "
-                "neighbours"
+                f"split {split.name}: {fewest} training rows beside an inner fold for "
+                f"{min(num_neighbours)} neighbours"
             )
         # Embeddings share a large mean, next to which every cosine is almost 1.
         mean = x[train].mean(dim=0)
         known, asked = normalize(x[train] - mean, dim=1), normalize(x[test] - mean, dim=1)
-        inner = known @ known.mT
-        inner.fill_diagonal_(-torch.inf)
-        guesses = _running_means(inner, y[train], allowed)
+        within = (known @ known.mT).masked_fill(inner == inner[:, None], -torch.inf)
+        guesses = _running_means(within, y[train], allowed)
         best = int((guesses - y[train]).square().mean(dim=1).argmin())
         predictions[test] = _running_means(asked @ known.mT, y[train], allowed)[best]
         taken.append(allowed[best])

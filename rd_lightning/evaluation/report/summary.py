@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 from ...display.markdown import NONE, number, one_line, table
 from ...runtime.files import atomic_path
 from ..statistics.contrasts import EQUAL_WIDTH
-from ..statistics.metrics import METRICS
+from ..statistics.metrics import FOLD_MEAN, METRICS
 from ..statistics.predictions import Setting, Side
 from ..statistics.width_advice import Advice
 
@@ -22,12 +23,27 @@ MOST_ASSAYS = 12
 """Assays that have a column each; of more, only the mean and the range are shown."""
 _ORDER = ("raw", "rd", *EQUAL_WIDTH[1:], "raw_concat")
 _DEPTH = "spearman@"
+_SCORES = {"spearman": "pooled", FOLD_MEAN: "mean over folds"}
 _Show = Callable[[pd.DataFrame], list[str]]
+UNDEFINED = "not defined"
+"""A mean over folds of which one has constant predictions."""
+_CONSTANT, _DISAGREE = "*", "!"
+_SPEARMAN = (
+    "Of held-out predictions, pooled over folds, an assay a column; then the means over assays, "
+    "pooled and of the means over folds, each with its 95% interval over positions of these "
+    f"assays. {_CONSTANT}: the predictions of a fold are all the same, so that the pooled value "
+    "ranks folds by the scores of the others, which by construction pulls it below zero. "
+    f"{_DISAGREE}: the two means differ by more than an interval; believe neither alone."
+)
 _CONTRASTS = (
-    "A positive difference favours ours. Its 95% interval is over variants of these assays; it "
-    "does not speak of other assays. The p values are two-sided, over assays: exact sign test, the "
-    "same adjusted for all pairs of its table (Holm), Wilcoxon's signed ranks. Fewer than six "
-    "assays cannot give a sign test's p below 0.05."
+    "A positive difference favours ours. Its 95% interval draws positions of these assays "
+    "(widened for splits that share training rows) and does not speak of other assays; the "
+    "interval over assays draws these first, and with few of them is too narrow. The p values are "
+    "two-sided, over assays, of pooled Spearman: exact sign test, the same adjusted for all pairs "
+    "of its table (Holm), Wilcoxon's signed ranks. Fewer than six assays cannot give a sign test's "
+    "p below 0.05. "
+    f"{_DISAGREE}: the pooled difference and that of means over folds differ by more than an "
+    "interval."
 )
 
 
@@ -39,6 +55,7 @@ def write_summary(
     *,
     levels: Sequence[str],
     facts: Mapping[str, str],
+    scores: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
     advice: Advice | None = None,
     training: pd.DataFrame | None = None,
@@ -52,6 +69,7 @@ def write_summary(
             metric, with its value.
         contrasts: see :func:`rd_lightning.evaluation.statistics.contrasts.contrasts`.
         consistency: see :func:`rd_lightning.evaluation.statistics.contrasts.consistency`.
+        scores: see :func:`rd_lightning.evaluation.statistics.contrasts.scores`.
         levels: the members' names, ascending.
         training: a row for each refit and stage: kind, share, draw, num_residues, stage,
             median_angle_degrees, largest_angle_degrees, r2_heldout and, if known, spearman.
@@ -75,12 +93,12 @@ def write_summary(
         if parts:
             lines.extend([f"## {title}", "", *([said, ""] if said else []), *parts])
 
-    section("Spearman", results, lambda part: _assays(part, levels), "Of held-out predictions.")
+    section("Spearman", results, lambda part: _assays(part, levels, scores), _SPEARMAN)
     section("Other metrics", results, lambda p: _means(p, others, levels), "Means over n assays.")
     section("Contrasts", contrasts, _contrasts, _CONTRASTS)
     said = "In how many assays the larger level has the higher Spearman; share: 95% interval."
     section("Scaling consistency", consistency, _consistency, said)
-    said = "Spearman within variants of so many mutations, means over n assays."
+    said = "Pooled Spearman within variants of so many mutations, means over n assays."
     section("By number of mutations", results, lambda p: _means(p, depths, levels), said)
     said = (
         "Mean ± standard deviation over refits; angles, in degrees, between the directions that a "
@@ -122,22 +140,57 @@ def _sides(part: pd.DataFrame, levels: Sequence[str]) -> dict[str, pd.DataFrame]
     return {name: found[place, name] for place, name in sorted(found)}
 
 
-def _assays(part: pd.DataFrame, levels: Sequence[str]) -> list[str]:
-    """Spearman, a column an assay and the mean; of many assays the mean and the range."""
-    part = part.loc[part["metric"] == "spearman"]
-    assays = part["assay"].unique().tolist()
+def _assays(part: pd.DataFrame, levels: Sequence[str], scores: pd.DataFrame | None) -> list[str]:
+    """Pooled Spearman, a column an assay (of many the range), then both means with intervals."""
+    pooled, by_fold = (part.loc[part["metric"] == m] for m in ("spearman", FOLD_MEAN))
+    known = {} if scores is None else _known(scores, part)
+    folds = _sides(by_fold, levels)
+    assays = pooled["assay"].unique().tolist()
     few = len(assays) <= MOST_ASSAYS
     rows = []
-    for name, own in _sides(part, levels).items():
+    for name, own in _sides(pooled, levels).items():
         values = own.set_index("assay")["value"].reindex(assays).to_numpy(dtype=np.float64)
+        means = np.full(len(assays), np.nan)
+        if name in folds:
+            own_folds = folds[name].set_index("assay")["value"]
+            means = own_folds.reindex(assays).to_numpy(dtype=np.float64)
+        # Where nothing is said of folds, nothing is marked.
+        marked = np.isfinite(values) & ~np.isfinite(means) & (name in folds)
+        cells = [
+            f"{number(v)}{_CONSTANT if m else ''}" for v, m in zip(values, marked, strict=True)
+        ]
         finite = values[np.isfinite(values)]
-        ends = (finite.min(), finite.max()) if len(finite) else (None, None)
-        cells = [number(v) for v in (values if few else ends)]
-        rows.append([name, *cells, _mean(values)])
+        if not few:
+            cells = [
+                number(v) for v in ((finite.min(), finite.max()) if len(finite) else (None,) * 2)
+            ]
+        about = known.get(tuple(own[["representation", "level"]].iloc[0]), {})
+        fold_mean = _mean(means) if np.isfinite(means).any() or name not in folds else UNDEFINED
+        rows.append(
+            [
+                *(name, *cells, _mean(values) + (_CONSTANT if marked.any() else "")),
+                _interval(about, "low", "high"),
+                fold_mean + (_DISAGREE if about.get("disagree") else ""),
+                _interval(about, "fold_low", "fold_high"),
+            ]
+        )
+    last = ["mean", "95% interval", "mean over folds", "95% interval"]
     if few:
-        return table(["representation", *assays, "mean"], rows)
+        return table(["representation", *assays, *last], rows)
     said = f"{len(assays)} assays; the values of each are in the table of results."
-    return [said, "", *table(["representation", "lowest", "highest", "mean"], rows)]
+    return [said, "", *table(["representation", "lowest", "highest", *last], rows)]
+
+
+def _known(scores: pd.DataFrame, part: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """Means and intervals of the setting of ``part``, by representation and level."""
+    for column in Setting._fields:
+        scores = scores.loc[scores[column] == part[column].iloc[0]]
+    return {(row["representation"], row["level"]): row for row in scores.to_dict("records")}  # pyright: ignore[reportReturnType]
+
+
+def _interval(row: Mapping[str, Any], low: str, high: str, form: str = ".3f") -> str:
+    ends = [number(row.get(end), form) for end in (low, high)]
+    return NONE if NONE in ends else " to ".join(ends)
 
 
 def _means(part: pd.DataFrame, metrics: Sequence[str], levels: Sequence[str]) -> list[str]:
@@ -162,26 +215,33 @@ def _contrasts(part: pd.DataFrame) -> list[str]:
         [
             *(row["ours"], row["theirs"], str(row["num_assays"])),
             number(row["difference"], "+.3f"),
-            f"{number(row['low'], '+.3f')} to {number(row['high'], '+.3f')}",
+            _interval(row, "low", "high", "+.3f"),
+            _interval(row, "assays_low", "assays_high", "+.3f"),
+            (number(row["fold_difference"], "+.3f") if row["fold_num_assays"] else UNDEFINED)
+            + (_DISAGREE if row["disagree"] else ""),
+            _interval(row, "fold_low", "fold_high", "+.3f"),
             *(str(row[count]) for count in ("wins", "ties", "losses")),
             *(number(row[p], ".3g") for p in ("sign_p", "sign_p_holm", "wilcoxon_p")),
         ]
         for row in part.to_dict("records")
     ]
+    intervals = ("difference", "95% interval", "over assays", "mean over folds", "95% interval")
     counts = ("wins", "ties", "losses", "sign p", "Holm p", "Wilcoxon p")
-    return table(["ours", "theirs", "assays", "difference", "95% interval", *counts], rows, left=2)
+    return table(["ours", "theirs", "assays", *intervals, *counts], rows, left=2)
 
 
 def _consistency(part: pd.DataFrame) -> list[str]:
     rows = [
         [
-            *(row["representation"], row["step"], f"{row['count']} of {row['total']}"),
+            *(row["representation"], row["step"], _SCORES.get(row["metric"], row["metric"])),
+            f"{row['count']} of {row['total']}",
             f"{number(row['low'], '.2f')} to {number(row['high'], '.2f')}",
             row["left_out"] or "none",
         ]
         for row in part.to_dict("records")
     ]
-    return table(["representation", "step", "higher", "share", "assays left out"], rows, left=2)
+    columns = ["representation", "step", "Spearman", "higher", "share", "assays left out"]
+    return table(columns, rows, left=3)
 
 
 def _training(frame: pd.DataFrame) -> list[str]:
@@ -190,6 +250,7 @@ def _training(frame: pd.DataFrame) -> list[str]:
         "largest_angle_degrees": ("largest angle", ".1f"),
         "r2_heldout": ("R2 held-out", ".3f"),
         "spearman": ("Spearman", ".3f"),
+        FOLD_MEAN: ("mean over folds", ".3f"),
     }
     shown = {column: how for column, how in measured.items() if column in frame}
     rows = []

@@ -13,11 +13,33 @@ from ...errors import InputError
 
 Metric = Literal["spearman", "pearson", "ndcg", "auroc", "mcc"]
 METRICS: tuple[str, ...] = get_args(Metric)
+FOLD_MEAN = "spearman_folds"
+"""The mean over folds of each fold's own Spearman, next to "spearman" of all folds pooled."""
+_ROUNDING = 1e-9
+"""Predictions that differ by less than this share of the scores' range differ by rounding."""
 
 
 def spearman(truth: Float64[np.ndarray, " n"], guess: Float64[np.ndarray, " n"]) -> float:
     """Equals ``scipy.stats.spearmanr``; NaN, without a warning, where one side is constant."""
     return pearson(rankdata(truth), rankdata(guess))
+
+
+def fold_spearman(
+    truth: Float64[np.ndarray, " n"],
+    guess: Float64[np.ndarray, " n"],
+    folds: Int64[np.ndarray, " n"],
+) -> float:
+    """Mean over folds of the Spearman within each.
+
+    NaN where it is not defined: the predictions (to rounding) or the scores of a fold are all the
+    same. Pooled over folds such predictions would be ranked by the folds' means alone.
+    """
+    found = []
+    for label in np.unique(folds):
+        rows = folds == label
+        constant = np.ptp(guess[rows]) <= _ROUNDING * np.ptp(truth)
+        found.append(float("nan") if constant else spearman(truth[rows], guess[rows]))
+    return float(np.mean(found))
 
 
 def pearson(truth: Float64[np.ndarray, " n"], guess: Float64[np.ndarray, " n"]) -> float:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from ...errors import InputError
 from ...runtime.files import read_tensors, safe_name, write_tensors
-from .significance import Predicted
 
 KIND = "predictions"
 SUFFIX = ".safetensors"
@@ -28,7 +27,7 @@ class Key(NamedTuple):
     probe: str
     representation: str
     level: str
-    """A member's name; empty where no model is needed."""
+    """A member's name; a number of columns between levels; empty where no model is needed."""
 
 
 class Setting(NamedTuple):
@@ -49,6 +48,30 @@ class Side(NamedTuple):
         return f"{self.representation} {self.level}".strip()
 
 
+class Rows(NamedTuple):
+    """What is known of the held-out rows of one assay and scheme."""
+
+    folds: Int64[np.ndarray, " n"]
+    """Which split predicted a row."""
+    clusters: Int64[np.ndarray, " n"]
+    """Rows whose errors are alike have one number: those with the same mutated positions."""
+    widening: float = 1.0
+    """What an interval over held-out rows is to be widened by, because the splits train on rows
+    that overlap: see :func:`widening_of`."""
+
+
+def widening_of(num_test: Sequence[int], num_train: Sequence[int]) -> float:
+    """``sqrt(1 + k mean(num_test / num_train))`` of k splits; 1.5 for five folds.
+
+    Resampling held-out rows measures the variance of one split's score over k, as if the models of
+    k splits were independent. They share training rows; with the correlation
+    ``num_test / (num_test + num_train)`` the variance is larger by this factor's square (Nadeau
+    and Bengio 2003, the corrected resampled t-test).
+    """
+    ratios = [test / train for test, train in zip(num_test, num_train, strict=True)]
+    return float(np.sqrt(1 + sum(ratios)))
+
+
 class Predictions:
     """Predictions by :class:`Key`, and the scores that they are of, by assay and scheme.
 
@@ -58,6 +81,7 @@ class Predictions:
     def __init__(self) -> None:
         self._truths: dict[tuple[str, str], np.ndarray] = {}
         self._guesses: dict[Key, np.ndarray] = {}
+        self._rows: dict[tuple[str, str], Rows] = {}
 
     def add(
         self, key: Key, truth: Float64[np.ndarray, " n"], guess: Float64[np.ndarray, " n"]
@@ -83,6 +107,20 @@ class Predictions:
         """
         for key in other:
             self.add(key, other.truth(key.assay, key.scheme), other[key])
+        self._rows |= other._rows
+
+    def describe(self, assay: str, scheme: str, rows: Rows) -> None:
+        """Say what the held-out rows are."""
+        self._rows[assay, scheme] = rows
+
+    def rows(self, assay: str, scheme: str) -> Rows:
+        """As described; else one fold, each row a cluster."""
+        number = len(self.truth(assay, scheme))
+        alone = Rows(np.zeros(number, dtype=np.int64), np.arange(number, dtype=np.int64))
+        return self._rows.get((assay, scheme), alone)
+
+    def assays(self) -> list[str]:
+        return list(dict.fromkeys(name for name, _ in self._truths))
 
     def truth(self, assay: str, scheme: str) -> Float64[np.ndarray, " n"]:
         return self._truths[assay, scheme]
@@ -103,46 +141,24 @@ class Predictions:
         """Those that occur, in the order in which they were first added."""
         return list(dict.fromkeys(Setting(k.scheme, k.pooling, k.probe) for k in self))
 
-    def paired(
-        self,
-        ours: tuple[str, str],
-        theirs: tuple[str, str],
-        *,
-        scheme: str,
-        pooling: str,
-        probe: str,
-    ) -> tuple[list[str], list[Predicted]]:
-        """Names and predictions of the assays in which both sides, (representation, level), are.
-
-        Assays where scores or predictions are constant or not finite are left out: no correlation
-        is defined there.
-        """
-        names, pairs = [], []
-        for (assay, of), truth in self._truths.items():
-            if of != scheme:
-                continue
-            keys = [Key(assay, scheme, pooling, probe, *side) for side in (ours, theirs)]
-            if not all(key in self for key in keys):
-                continue
-            pair = Predicted(truth, *(self[key] for key in keys))
-            if all(np.isfinite(side).all() and np.ptp(side) > 0 for side in pair):
-                names.append(assay)
-                pairs.append(pair)
-        return names, pairs
-
     def save(self, folder: str | os.PathLike) -> None:
         """One safetensors file an assay, each written atomically; files of others stay there."""
         for assay in dict.fromkeys(name for name, _ in self._truths):
             truths = {scheme: v for (name, scheme), v in self._truths.items() if name == assay}
             guesses = {key: v for key, v in self._guesses.items() if key.assay == assay}
+            rows = [self.rows(assay, scheme) for scheme in truths]
             header = {
                 "kind": KIND,
                 "assay": assay,
                 "schemes": list(truths),
+                "widening": [r.widening for r in rows],
                 "keys": [list(key[1:]) for key in guesses],
             }
-            tensors = {f"truth_{i}": torch.from_numpy(v) for i, v in enumerate(truths.values())}
-            tensors |= {f"guess_{i}": torch.from_numpy(v) for i, v in enumerate(guesses.values())}
+            arrays = {f"truth_{i}": v for i, v in enumerate(truths.values())}
+            arrays |= {f"guess_{i}": v for i, v in enumerate(guesses.values())}
+            arrays |= {f"folds_{i}": r.folds for i, r in enumerate(rows)}
+            arrays |= {f"clusters_{i}": r.clusters for i, r in enumerate(rows)}
+            tensors = {name: torch.from_numpy(v) for name, v in arrays.items()}
             write_tensors(Path(folder) / f"{safe_name(assay)}{SUFFIX}", tensors, header)
 
     @classmethod
@@ -164,6 +180,9 @@ class Predictions:
                 for i, rest in enumerate(header["keys"]):
                     key = Key(header["assay"], *rest)
                     found.add(key, truths[key.scheme], tensors[f"guess_{i}"].numpy())
+                for i, widening in enumerate(header.get("widening", [])):
+                    known = (tensors[f"{name}_{i}"].numpy() for name in ("folds", "clusters"))
+                    found.describe(header["assay"], schemes[i], Rows(*known, widening))
             except KeyError as error:
                 raise InputError(f"{path}: not predictions ({error} is missing)") from error
         return found

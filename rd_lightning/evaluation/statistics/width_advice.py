@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import erf, sqrt
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
-from .metrics import spearman
-from .predictions import Predictions
-from .significance import spearman_difference
+from .predictions import Side
+from .resampling import Interval, Resampled, mean_over_assays
 
 _ONE_SIGMA = erf(1 / sqrt(2))
 """What a normal distribution holds within one standard deviation of its mean."""
+LEAST_ASSAYS = 6
+"""Fewer speak of themselves alone: not even all of five give a sign test's p below 0.05."""
 
 
 class Advice(NamedTuple):
     """The smallest width whose Spearman is within one standard error of the best."""
 
-    width: int
+    width: int | None
+    """None where no width can be advised."""
     level: str
     """The smallest level that has these columns."""
     score: float
@@ -31,110 +32,78 @@ class Advice(NamedTuple):
     sentence: str
 
 
-class _Point(NamedTuple):
-    """A width, its mean score, and how surely it falls short of the best."""
-
-    width: int
-    score: float
-    short: float
-    error: float
-
-
 def advise(
-    results: pd.DataFrame,
-    predictions: Predictions,
+    by_assay: Mapping[str, Mapping[Side, Resampled]],
+    levels: Mapping[str, int],
     *,
-    scheme: str,
-    pooling: str,
-    probe: str,
-    num_resamples: int = 2000,
     seed: int = 0,
 ) -> Advice | None:
     """The smallest width w with ``mean(best) - mean(w) <= standard error of that difference``.
 
-    The one-standard-error rule (Breiman et al. 1984) on the differences to the best width, paired
-    by assay. Over several assays: all widths of rd's curve, the error ``sd(differences) / sqrt(n)``
-    over assays; an assay without a finite Spearman at every width is left out. On one assay: the
-    levels, of which there are predictions; the error is half the central 68.3% of the difference's
-    bootstrap over variants. None where no assay can be used.
+    The one-standard-error rule (Breiman et al. 1984), on widths from the first level on. Means are
+    over the assays that are scored at every width, and so are paired; the standard error is half of
+    the central 68.3% of the difference's resamples, so that a loss on one assay counts however much
+    the assays differ. No width is advised where the 95% interval of the best holds 0: nothing is
+    predicted there, and no width is enough. None where no assay is scored.
+
+    Args:
+        by_assay: of one setting, as ``resample`` gives it.
+        levels: width by name, ascending.
     """
-    chosen = {"representation": "rd", "scheme": scheme, "pooling": pooling, "probe": probe}
-    rows = results.loc[results["metric"] == "spearman"]
-    for column, value in chosen.items():
-        rows = rows.loc[rows[column] == value]
-    named = rows.loc[rows["level"] != ""].drop_duplicates("width").sort_values("width")
-    levels = dict(zip(named["width"].tolist(), named["level"].tolist(), strict=True))
-    scores = rows.pivot(index="assay", columns="width", values="value").sort_index(axis=1)
-    scores = scores.replace([np.inf, -np.inf], np.nan).dropna()
-    if len(scores) == 1:
-        setting = {"scheme": scheme, "pooling": pooling, "probe": probe}
-        assay = str(scores.index[0])
-        points = _over_variants(predictions, assay, levels, setting, num_resamples, seed)
-        start, basis = "On this assay ", "Spearman"
-    else:
-        points = _over_assays(scores) if len(scores) else []
-        start, basis = "", f"mean Spearman over {len(scores)} assays"
-    if not points:
-        return None
-    best = max(points, key=lambda point: point.score)
-    enough = next(point for point in points if point.short <= point.error)
-    level = next((name for width, name in levels.items() if width >= enough.width), "")
-    models = level if enough.width in levels else f"models up to {level}"
-    start += f"{enough.width:,} columns ({models}) are"
-    sentence = _sentence(start, enough, best, basis, smallest=enough == points[0])
-    return Advice(enough.width, level, enough.score, best.width, best.score, enough.error, sentence)
-
-
-def _over_assays(scores: pd.DataFrame) -> list[_Point]:
-    values = scores.to_numpy(dtype=np.float64)
-    means = values.mean(axis=0)
-    best = int(means.argmax())
-    short = values[:, [best]] - values
-    error = short.std(axis=0, ddof=1) / np.sqrt(len(values))
-    columns = (scores.columns, means, means[best] - means, error)
-    return [
-        _Point(int(w), float(m), float(s), float(e)) for w, m, s, e in zip(*columns, strict=True)
+    every = {side for sides in by_assay.values() for side in sides if side.representation == "rd"}
+    widths = {levels[s.level] if s.level in levels else int(s.level): s for s in every}
+    whole = [
+        sides
+        for sides in by_assay.values()
+        if every and all(s in sides and np.isfinite(sides[s].values[0]) for s in every)
     ]
-
-
-def _over_variants(
-    predictions: Predictions,
-    assay: str,
-    levels: Mapping[int, str],
-    setting: Mapping[str, str],
-    num_resamples: int,
-    seed: int,
-) -> list[_Point]:
-    """Levels only: in-between widths have scores, but no predictions are kept."""
-    found = {}
-    for width, level in levels.items():
-        names, pairs = predictions.paired(("rd", level), ("rd", level), **setting)
-        if assay in names:
-            found[width] = pairs[names.index(assay)]
-    if not found:
-        return []
-    scores = {width: spearman(pair.truth, pair.ours) for width, pair in found.items()}
-    best = max(scores, key=lambda width: scores[width])
-    points = []
-    for width, pair in found.items():
-        both = pair._replace(ours=found[best].ours)
-        difference = spearman_difference(
-            [both], num_resamples=num_resamples, level=_ONE_SIGMA, seed=seed
+    if not whole:
+        return None
+    found = {width: [sides[widths[width]] for sides in whole] for width in sorted(widths)}
+    curve = {w: mean_over_assays(own, seed=seed) for w, own in found.items()}
+    best = max(curve, key=lambda width: curve[width].value)
+    name = {width: level for level, width in levels.items()}
+    about = _curve({w: c for w, c in curve.items() if w in name}, len(whole))
+    if not curve[best].low > 0:
+        sentence = (
+            f"no width is advised: the best, {curve[best]} at {best:,} columns, is not above "
+            f"chance; {about}."
         )
-        error = (difference.high - difference.low) / 2
-        points.append(_Point(width, scores[width], difference.value, error))
-    return points
-
-
-def _sentence(start: str, enough: _Point, best: _Point, basis: str, *, smallest: bool) -> str:
-    if enough != best:
-        return (
-            f"{start} enough: {basis} {enough.score:.3f}, within one standard error "
-            f"({enough.error:.3f}) of the best, {best.score:.3f} at {best.width:,} columns."
+        return Advice(None, "", np.nan, best, curve[best].value, np.nan, sentence)
+    errors = {width: _standard_error(found[best], found[width], seed) for width in found}
+    short = {width: curve[best].value - curve[width].value for width in found}
+    enough = next(width for width in found if short[width] <= errors[width])
+    level = next((name for name, width in levels.items() if width >= enough), "")
+    models = level if enough in name else f"models up to {level}"
+    sentence = f"{enough:,} columns ({models}) are enough: {about}; "
+    if enough == best:
+        sentence += "no larger width scores higher"
+    else:
+        gain = mean_over_assays(found[best], found[enough], seed=seed)
+        sentence += f"the best, at {best:,}, gains {_signed(gain)}, within one standard error"
+        sentence += f" ({errors[enough]:.3f})"
+    smaller = [width for width in levels.values() if width < enough]
+    if smaller:
+        loss = mean_over_assays(found[smaller[-1]], found[enough], seed=seed)
+        sentence += f"; the next smaller level, {smaller[-1]:,}, differs by {_signed(loss)}"
+    if len(whole) < LEAST_ASSAYS:
+        sentence += (
+            f". Of other proteins this says little: that needs {LEAST_ASSAYS} assays or more"
         )
-    if smallest:
-        return f"{start} enough: {basis} {enough.score:.3f}, and no larger width scores higher."
-    return (
-        f"{start} needed for the best {basis}, {best.score:.3f}: no smaller width comes within one "
-        "standard error of it."
-    )
+    scores = (curve[enough].value, best, curve[best].value, errors[enough])
+    return Advice(enough, level, *scores, f"{sentence}.")
+
+
+def _standard_error(best: Sequence[Resampled], own: Sequence[Resampled], seed: int) -> float:
+    middle = mean_over_assays(best, own, level=_ONE_SIGMA, seed=seed)
+    return (middle.high - middle.low) / 2
+
+
+def _curve(curve: Mapping[int, Interval], number: int) -> str:
+    points = ", ".join(f"{interval} at {width:,}" for width, interval in curve.items())
+    basis = "Spearman of 1 assay" if number == 1 else f"mean Spearman of {number} assays"
+    return f"{basis} (95% intervals) {points}"
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"

@@ -23,7 +23,25 @@ def test_a_file_is_read(csv):
     assert assay.scores.dtype == np.float64 and assay.scores.tolist() == [1.5, -2, 0.25, 0.5]
     assert assay.bins is not None and assay.bins.tolist() == [1, 0, 1, 1]
     assert assay.num_duplicates == 1
-    assert assay.folds == {} and assay.reference is None
+    assert assay.folds == {} and assay.reference is None and assay.num_silent == 0
+
+
+def test_depth_is_counted_from_the_sequences(csv):
+    """A silent mutation changes nothing: T9L:N23N is the single mutant T9L."""
+    rows = [*GOOD, ("A1C:E3E", "CDEF", 1.0, 1), ("F4F", "ADEF", 0.0, 1), ("WT", "ADEF", 0.1, 1)]
+    assay = read_assay(csv(rows))
+    assert assay.positions is not None and assay.positions[4:] == [(1,), (), ()]
+    assert assay.depths is not None and assay.depths.tolist() == [1, 2, 1, 1, 1, 0, 0]
+    assert assay.num_silent == 2 and assay.num_duplicates == 3
+    assert assay.same.tolist() == [0, 1, 2, 2, 0, 5, 5]
+    assert assay.clusters.tolist() == [0, 1, 2, 2, 0, 5, 5]
+
+
+def test_clusters_are_positions_or_where_none_are_known_sequences(csv):
+    rows = [("AC", 1), ("AD", 2), ("CC", 3), ("AC", 4)]
+    path = csv(rows, ("mutated_sequence", "DMS_score"))
+    assert read_assay(path).clusters.tolist() == [0, 1, 2, 0]
+    assert read_assay(path, wild_type="AA").clusters.tolist() == [0, 0, 2, 0]
 
 
 def test_fold_columns_are_kept(csv):
@@ -51,7 +69,8 @@ def test_a_folder_and_the_reference_file(csv, tmp_path):
     csv(GOOD, name="B.singles.csv"), csv(GOOD, name="A.csv")
     reference = tmp_path / "reference.txt"
     reference.write_text("DMS_id,UniProt_ID,coarse_selection_type\nB,B_HUMAN,Binding\n")
-    first, second = read_assays(tmp_path, reference=reference)
+    (first, second), problems = read_assays(tmp_path, reference=reference)
+    assert problems == {}
     assert (first.name, second.name) == ("A", "B.singles")
     assert first.reference is None
     assert second.reference == ("B_HUMAN", "Binding")
@@ -93,12 +112,23 @@ def test_the_callers_wild_type_overrules_the_rows(csv):
         )
 
 
+def test_all_bad_files_of_a_folder_are_named(csv, tmp_path):
+    for name in ("A.csv", "B.csv", "C.csv", "D.csv"):
+        csv(GOOD if name in "B.csv D.csv" else [("A1C", "CDEF", "x", 1)], name=name)
+    found, problems = read_assays(tmp_path)
+    assert [assay.name for assay in found] == ["B", "D"]
+    assert list(problems) == ["A", "C"]
+    for name, said in problems.items():
+        assert said.startswith(f"{tmp_path / name}.csv: DMS_score is 'x'") or "line 2" in said
+
+
 def test_missing_columns_and_files(csv, tmp_path):
     with pytest.raises(InputError, match=r"no column mutated_sequence, DMS_score \(there: a, b\)"):
         read_assay(csv([(1, 2)], ("a", "b")))
-    with pytest.raises(InputError, match=r"line 2: fold_x is 'first', not a fold"):
-        rows = [("AA", 1, "first"), ("AC", 2, 0)]
-        read_assay(csv(rows, ("mutated_sequence", "DMS_score", "fold_x")))
+    rows = [("AA", 1, "first"), ("AC", 2, 0)]
+    assay = read_assay(csv(rows, ("mutated_sequence", "DMS_score", "fold_x")))
+    assert assay.folds == {} and list(assay.unusable) == ["fold_x"]
+    assert assay.unusable["fold_x"].endswith("line 2: fold_x is 'first', not a fold")
     with pytest.raises(InputError, match="no such file"):
         read_assay(tmp_path / "nothing.csv")
     (tmp_path / "empty").mkdir()
@@ -115,7 +145,9 @@ def test_missing_columns_and_files(csv, tmp_path):
 def test_the_real_assays():
     if not PROTEINGYM.is_dir():
         pytest.skip(f"{PROTEINGYM} is absent: the real assays are not part of the project")
-    assays = {assay.name: assay for assay in read_assays(PROTEINGYM)}
+    found, problems = read_assays(PROTEINGYM)
+    assays = {assay.name: assay for assay in found}
+    assert problems == {} and len(assays) == 5
     blat = assays["BLAT_ECOLX_Stiffler_2015.singles"]
     assert len(blat) == 4996 and blat.wild_type is not None and len(blat.wild_type) == 286
     assert set(blat.folds) == {"fold_random_5", "fold_modulo_5", "fold_contiguous_5"}

@@ -105,7 +105,8 @@ def test_singles_against_doubles():
     split = depth_split(assay)
     assert assay.depths is not None
     assert set(assay.depths[split.train].tolist()) == {1} and len(split.train) == 618
-    assert set(assay.depths[split.test].tolist()) == {2} and len(split.test) == 484
+    # 44 of the 484 rows that name two mutations name a silent one: they are single mutants.
+    assert set(assay.depths[split.test].tolist()) == {2} and len(split.test) == 440
     with pytest.raises(InputError, match="0 variants with 3 mutations"):
         depth_split(assay, test=3)
     with pytest.raises(InputError, match="both variants of 1"):

@@ -52,6 +52,22 @@ def test_held_out_rows_touch_nothing(seed):
     assert first[split.train].isnan().all() and first[split.test].isfinite().all()
 
 
+def test_it_stops_by_an_inner_fold_and_trains_on_the_others():
+    """A fold that follows the rest lets it learn on; one that contradicts it stops it at once."""
+    x, y, folds = planted(200, 6, 0)
+    split = folds[0]
+    options = {"max_epochs": 200, "patience": 10}
+    for seed in SEEDS:
+        inner = (torch.arange(len(split.train)) % 2).to(torch.int64)
+        found = mlp_predictions(x, y, [split._replace(inner=inner)], seed=seed, **options)
+        turned = y.clone()
+        for label in (0, 1):  # whichever is drawn, the two contradict each other
+            turned[split.train[inner == label]] *= 1 if label else -1
+        stopped = mlp_predictions(x, turned, [split._replace(inner=inner)], seed=seed, **options)
+        held = split.test
+        assert found[held].std() > 0.7 * y.std() and stopped[held].std() < 0.5 * y.std()
+
+
 def test_constant_labels_in_training_are_predicted():
     x, y, folds = planted(100, 8, 0)
     y[folds[0].train] = 3.0

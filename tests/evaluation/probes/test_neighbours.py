@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.model_selection import LeaveOneOut, cross_val_predict
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsRegressor
 
 from rd_lightning.errors import InputError
@@ -27,16 +27,16 @@ def test_equals_scikit_learns_on_centred_rows(seed, number):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_k_is_the_best_when_each_training_row_is_left_out(seed):
+def test_k_is_the_best_when_each_inner_fold_is_left_out(seed):
     x, y, folds = planted(40, 5, seed, noise=1)
     numbers = (1, 3, 10)
     taken = neighbour_predictions(x, y, folds[:2], num_neighbours=numbers).num_neighbours
     for split, k in zip(folds[:2], taken, strict=True):
         z, t = x[split.train] - x[split.train].mean(0), y[split.train].numpy()
+        inner = PredefinedSplit(split.inner)
         errors = {
             n: np.square(
-                cross_val_predict(KNeighborsRegressor(n, metric="cosine"), z, t, cv=LeaveOneOut())
-                - t
+                cross_val_predict(KNeighborsRegressor(n, metric="cosine"), z, t, cv=inner) - t
             ).mean()
             for n in numbers
         }
@@ -67,7 +67,7 @@ def test_a_planted_signal_is_found_and_a_shuffled_one_is_not(seed):
 
 def test_settings_that_cannot_be():
     x, y, _ = planted(10, 3, 0)
-    with pytest.raises(InputError, match="5 training rows for 9 neighbours"):
+    with pytest.raises(InputError, match="4 training rows beside an inner fold for 9 neighbours"):
         neighbour_predictions(x, y, splits(random_folds(10, 2)), num_neighbours=[9])
     with pytest.raises(InputError, match="num_neighbours is a whole number"):
         neighbour_predictions(x, y, splits(random_folds(10, 2)), num_neighbours=[0])

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.preprocessing import StandardScaler
 
 from rd_lightning.errors import InputError
-from rd_lightning.evaluation.assays.folds import random_folds
+from rd_lightning.evaluation.assays.folds import modulo_folds, random_folds
 from rd_lightning.evaluation.assays.splits import Split, splits
 from rd_lightning.evaluation.probes.ridge import ridge_path
+from rd_lightning.evaluation.probes.solvers import Training, choose_solver, dual, sparse
 from rd_lightning.evaluation.statistics.metrics import spearman
 
 from ...conftest import SEEDS
@@ -38,22 +40,31 @@ def test_every_prediction_equals_scikit_learns_ridge(seed, standardize, rows, co
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("rows", "columns", "widths"), SIZES)
-def test_choice_and_errors_equal_ridgecvs(seed, rows, columns, widths):
+def test_choice_and_errors_equal_a_search_over_the_inner_folds(seed, rows, columns, widths):
     x, y, folds = planted(rows, columns, seed, noise=2)
     path = ridge_path(x, y, folds, widths=widths, penalties=PENALTIES)
     for s, split in enumerate(folds):
         for i, width in enumerate(widths):
             train, test = scaled(x.numpy(), split, width, True)
-            model = RidgeCV(PENALTIES, store_cv_results=True).fit(train, y[split.train])
-            assert np.allclose(path.errors[i, :, s], model.cv_results_.mean(axis=0), rtol=1e-6)
-            assert PENALTIES[int(path.chosen[i, s])] == model.alpha_
-            assert np.allclose(path.predictions[i, split.test], model.predict(test), atol=1e-6)
+            inner = PredefinedSplit(split.inner)
+            grid = {"alpha": PENALTIES}
+            model = GridSearchCV(Ridge(), grid, cv=inner, scoring="neg_mean_squared_error")
+            model.fit(train, y[split.train])
+            found = np.stack([model.cv_results_[f"split{f}_test_score"] for f in range(4)])
+            sizes = np.unique(split.inner, return_counts=True)[1]  # ours is over rows, not folds
+            expected = -(found * sizes[:, None]).sum(axis=0) / sizes.sum()
+            assert np.allclose(path.errors[i, :, s], expected, rtol=1e-6)
+            alpha = PENALTIES[int(expected.argmin())]
+            assert PENALTIES[int(path.chosen[i, s])] == alpha
+            whole = Ridge(alpha=alpha).fit(train, y[split.train]).predict(test)
+            assert np.allclose(path.predictions[i, split.test], whole, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_errors_equal_explicit_leaving_out(seed):
+    """Each row its own inner fold: leave-one-out."""
     x, y, _ = planted(25, 6, seed)
-    split = Split("all", torch.arange(25), torch.arange(0))
+    split = Split("all", torch.arange(25), torch.arange(0), torch.arange(25))
     path = ridge_path(x, y, [split], penalties=(0.5,), standardize=False)
     left_out = [
         (Ridge(alpha=0.5).fit(x[rest], y[rest]).predict(x[[row]])[0] - y[row].item()) ** 2
@@ -110,6 +121,79 @@ def test_columns_twice_as_wide_and_float32():
     assert path.predictions.dtype == torch.float64
     half = ridge_path(x.float(), y.float(), folds, penalties=(1.0,))
     assert torch.allclose(path.predictions, half.predictions)
+
+
+def positions_world(seed: int) -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, ...]]]:
+    """40 positions of 12 variants: columns that tell a position by heart, which is of no use at
+    another, and few that hold everywhere; the scores have position effects."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    place = torch.arange(40).repeat_interleave(12)
+    known, by_heart = normal(480, 5), normal(40, 60)[place] + 0.1 * normal(480, 60)
+    y = known @ normal(5) / 5**0.5 + 2 * normal(40)[place] + 0.3 * normal(480)
+    return torch.cat([known, by_heart], dim=1), y, [(int(p) + 1,) for p in place]
+
+
+def test_where_positions_are_held_out_the_penalty_is_chosen_by_positions():
+    """Inner folds of single rows would choose a penalty a hundred times too small."""
+    for seed in SEEDS:
+        x, y, where = positions_world(seed)
+        by_position = splits(modulo_folds(where))
+        single = [s._replace(inner=torch.arange(len(s.train)) % 4) for s in by_position]
+        found, too_small = (ridge_path(x, y, folds) for folds in (by_position, single))
+        ratio = [
+            np.median([f.penalties[c] for c in f.chosen[0].tolist()]) for f in (found, too_small)
+        ]
+        assert ratio[0] >= 10 * ratio[1]
+        better, worse = ((f.predictions[0] - y).square().mean().item() for f in (found, too_small))
+        assert better < worse
+
+
+def one_hot_world(seed: int) -> tuple[torch.Tensor, torch.Tensor, list[Split]]:
+    """30 positions of 12 residues, the wild type's column and that of the substitution."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.zeros(330, 30, 12, dtype=torch.float64)
+    x[:, :, 0] = 1
+    place = torch.arange(30).repeat_interleave(11)
+    x[torch.arange(330), place, 0] = 0
+    x[torch.arange(330), place, torch.arange(1, 12).repeat(30)] = 1
+    y = torch.randn(330, generator=generator, dtype=torch.float64)
+    return x.flatten(1), y, splits(random_folds(330, seed=seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_sparse_solution_is_the_primal_one(seed):
+    """To the rounding of the worse-conditioned: eps times (largest eigenvalue + penalty) / penalty,
+    the largest being at most the trace n d, here times the size of the scores."""
+    x, y, folds = one_hot_world(seed)
+    for penalty in (1e-2, 1.0, 1e4):
+        found = {
+            solver: ridge_path(x, y, folds, penalties=(penalty,), solver=solver)
+            for solver in ("primal", "dual", "sparse")
+        }
+        condition = (x.numel() + penalty) / penalty
+        tolerance = torch.finfo(torch.float64).eps * condition * y.abs().max().item()
+        for solver in ("dual", "sparse"):
+            difference = found[solver].all_predictions - found["primal"].all_predictions
+            assert difference.abs().max() < tolerance, (solver, penalty)
+            assert torch.allclose(
+                found[solver].errors, found["primal"].errors, atol=100 * tolerance
+            )
+
+
+def test_what_is_solved_how():
+    x, y, folds = one_hot_world(0)
+    training = Training(x[folds[0].train], y[folds[0].train], folds[0].inner)
+    assert choose_solver("auto", training, [360]) is sparse
+    assert choose_solver("auto", training, [100, 360]) is not sparse
+    dense = training._replace(z=torch.randn(264, 360, dtype=torch.float64))
+    assert choose_solver("auto", dense, [360]) is not sparse
+    assert choose_solver("dual", dense, [360]) is dual
+    with pytest.raises(InputError, match="solver is auto, primal, dual or sparse"):
+        ridge_path(x, y, folds, solver="fast")  # type: ignore[arg-type]
 
 
 def test_settings_that_cannot_be():

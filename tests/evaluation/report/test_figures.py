@@ -12,6 +12,7 @@ from rd_lightning.evaluation.report import angles as angles_file
 from rd_lightning.evaluation.report import figures as pictures
 from rd_lightning.evaluation.report.angles import save_angles_picture
 from rd_lightning.evaluation.report.figures import STYLES, save_scaling_picture, save_width_picture
+from rd_lightning.evaluation.report.labels import APART, spread
 
 from ...conftest import SEEDS
 
@@ -49,7 +50,7 @@ def results(
         if name != "raw" or level
         for pooling in (("",) if name == "one_hot" else ("mean", "bos"))
         for probe in ("ridge", "mlp")
-        for metric in ("spearman", "ndcg")
+        for metric in ("spearman", "spearman_folds", "ndcg")
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -97,47 +98,142 @@ def test_all_are_png_of_a_sensible_size(tmp_path, schemes):
     save_angles_picture(angles(), tmp_path / "angles.png")
     for name in ("width", "scaling", "angles"):
         width, height = png_size(tmp_path / f"{name}.png")
-        assert 600 <= width <= 1800 and 350 <= height <= 1000
+        assert 600 <= width <= 1800 and 350 <= height <= 1400
 
 
-@pytest.mark.parametrize("metric", ["spearman", "ndcg"])
+POOLED, BY_FOLD = "Spearman, pooled over folds", "Spearman, mean over folds"
+
+
+def chosen(table: pd.DataFrame, metric: str, scheme: str) -> pd.DataFrame:
+    """Rows of the first pooling and probe."""
+    kept = (table["metric"] == metric) & (table["probe"] == "ridge") & (table["scheme"] == scheme)
+    return table[kept & table["pooling"].isin(["mean", ""])]
+
+
+def names(axes) -> list[str]:
+    """Written at the right ends, from below."""
+    found = [t for t in axes.texts if t.get_position()[0] > 1]
+    return [t.get_text() for t in sorted(found, key=lambda t: t.get_position()[1])]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_width_picture_shows_means_over_assays(seed, metric):
+def test_the_width_picture_shows_means_over_assays_pooled_and_by_fold(seed):
     table = results(seed)
-    figure = pictures._width_figure(table, metric)
-    assert [axes.get_title() for axes in figure.axes] == list(SCHEMES)
+    figure = pictures._width_figure(table, "spearman")
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{scheme}: {score} (3 assays)" for scheme in SCHEMES for score in (POOLED, BY_FOLD)
+    ]
     assert figure.get_suptitle() == (
-        "Mean over 3 assays by width of the embedding (mean pooling, ridge)"
+        "Mean over assays by width of the embedding (mean pooling, ridge)"
     )
-    first = table[(table["metric"] == metric) & (table["probe"] == "ridge")]
-    for axes in figure.axes:
-        part = first[first["scheme"] == axes.get_title()]
+    for number, axes in enumerate(figure.axes):
+        metric = ("spearman", "spearman_folds")[number % 2]
+        part = chosen(table, metric, SCHEMES[number // 2])
         for name, look in STYLES.items():
+            if name == "one_hot":
+                continue
             drawn = line(axes, look.label)
             rows = part[part["representation"] == name]
-            if name == "one_hot":
-                assert drawn.get_ydata() == pytest.approx([rows["value"].mean()] * 2)
-                continue
-            rows = rows[rows["pooling"] == "mean"]
             widths = sorted(set(rows["width"]))
             assert list(drawn.get_xdata()) == widths
             means = [rows[rows["width"] == w]["value"].mean() for w in widths]
             assert drawn.get_ydata() == pytest.approx(means)
         assert axes.get_xscale() == "log"
         assert texts(axes.get_xticklabels()) == ["320", "480", "640"]
-    assert figure.axes[0].get_ylabel() == {"spearman": "Spearman", "ndcg": "NDCG"}[metric]
-    assert legend(figure) == [look.label for look in STYLES.values()]
+        assert set(names(axes)) == {s.label for n, s in STYLES.items() if n != "one_hot"}
+    one = pictures._width_figure(table, "ndcg")
+    assert [axes.get_title() for axes in one.axes] == [f"{s}: NDCG (3 assays)" for s in SCHEMES]
 
 
-def test_reverse_distillation_stands_out_and_no_two_lines_look_alike():
-    (axes,) = pictures._width_figure(results(schemes=["random"]), "spearman").axes
+def test_a_few_lines_are_in_colour_and_the_others_grey():
+    axes = pictures._width_figure(results(schemes=["random"]), "spearman").axes[0]
+    colors = {drawn.get_label(): str(drawn.get_color()) for drawn in axes.lines}
+    coloured = {label for label, color in colors.items() if color != pictures._BACKGROUND}
+    assert coloured <= {"rd", "raw", "PCA, chained", "one-hot"} and len(coloured) >= 3
     rd = line(axes, "rd")
     others = [drawn for drawn in axes.lines if drawn is not rd]
-    assert rd.get_linewidth() >= 2 * max(drawn.get_linewidth() for drawn in others)
+    assert rd.get_linewidth() >= 1.8 * max(drawn.get_linewidth() for drawn in others)
     assert rd.get_zorder() > max(drawn.get_zorder() for drawn in others)
     assert rd.get_markevery() == [0, 2, 3]  # 320, 480, 640, but not 400
-    looks = {(str(d.get_color()), str(d._dash_pattern), d.get_marker()) for d in axes.lines}
-    assert len(looks) == len(STYLES)
+
+
+def test_names_do_not_cover_each_other():
+    axes = pictures._width_figure(results(schemes=["random"]), "spearman").axes[0]
+    places = sorted(t.get_position()[1] for t in axes.texts if t.get_position()[0] > 1)
+    assert len(places) == len(STYLES) - 1
+    assert np.diff(places).min() >= 0.999 * APART
+
+
+def test_names_are_spread_as_little_as_can_be():
+    assert spread([]) == [] and spread([0.3]) == [0.3]
+    assert spread([0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread([0.5, 0.5, 0.5]) == pytest.approx([0.5 - APART, 0.5, 0.5 + APART])
+    assert spread([0.2, 0.21, 0.8]) == pytest.approx([0.205 - APART / 2, 0.205 + APART / 2, 0.8])
+
+
+def intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Two wide about each mean of rd and raw at a level, and about rd at 400."""
+    rows = [
+        {
+            **{"scheme": scheme, "pooling": "mean", "probe": "ridge", "representation": name},
+            **{"level": level, "low": 0.4, "high": 0.6 + shift, "fold_low": 0.3, "fold_high": 0.7},
+        }
+        for scheme in SCHEMES
+        for name, levels in (("rd", ("8M", "35M", "150M", "400")), ("raw", ("8M", "35M", "150M")))
+        for shift, level in enumerate(levels)
+    ]
+    other = [{**row, "probe": "mlp", "low": -9.0, "fold_high": 9.0} for row in rows]
+    return pd.DataFrame(other + rows)
+
+
+def test_rd_and_raw_have_their_intervals():
+    table = results()
+    figure = pictures._width_figure(table, "spearman", intervals(table))
+    assert "95% intervals of rd and raw" in figure.get_suptitle()
+    for number, axes in enumerate(figure.axes):
+        [band], [bars] = (
+            [c for c in axes.collections if type(c).__name__ == kind]
+            for kind in ("FillBetweenPolyCollection", "LineCollection")
+        )
+        x, y = band.get_paths()[0].vertices.T
+        assert set(x) == {320, 400, 480, 640}
+        assert len(bars.get_segments()) == 3
+        if number % 2 == 0:
+            assert (y.min(), y.max()) == (0.4, 3.6)
+            assert axes.get_ylim()[1] > 3.6
+        else:
+            assert (y.min(), y.max()) == (0.3, 0.7) and axes.get_ylim()[1] < 2
+
+
+def test_one_hot_is_one_baseline_and_does_not_squash_the_others():
+    table = results()
+    table.loc[table["representation"] == "one_hot", "width"] = range(
+        1000, 1000 + (table["representation"] == "one_hot").sum()
+    )  # as wide as each assay allows
+    figure = pictures._width_figure(table, "spearman")
+    for number, axes in enumerate(figure.axes):
+        assert "(3 assays)" in axes.get_title()
+        metric = ("spearman", "spearman_folds")[number % 2]
+        part = chosen(table, metric, SCHEMES[number // 2])
+        mean = part[part["representation"] == "one_hot"]["value"].mean()
+        drawn = [d for d in axes.lines if d.get_label() == "one-hot"]
+        if drawn:
+            assert drawn[0].get_ydata() == pytest.approx([mean] * 2)
+        else:
+            assert not axes.get_ylim()[0] <= mean <= axes.get_ylim()[1]
+    far = table["representation"] == "one_hot"
+    table.loc[far, "value"] = np.where(table.loc[far, "metric"] == "spearman", -0.75, np.nan)
+    for number, axes in enumerate(pictures._width_figure(table, "spearman").axes):
+        assert axes.get_ylim()[0] > -0.5
+        said = [t.get_text() for t in axes.texts if "one-hot" in t.get_text()]
+        assert said == [("one-hot -0.75 ↓", "one-hot: not defined")[number % 2]]
+
+
+def test_a_single_point_is_seen():
+    table = results(representations=["rd", "fusion"])
+    table = table[(table["representation"] != "fusion") | (table["width"] == 480)]
+    for axes in pictures._width_figure(table, "spearman").axes:
+        assert line(axes, "fusion").get_marker() == "D"
 
 
 def test_narrow_embeddings_have_ticks_too():
@@ -151,25 +247,15 @@ def test_narrow_embeddings_have_ticks_too():
 def test_only_what_is_there_is_drawn():
     table = results(assays=ASSAYS[:1], schemes=["random"], representations=["rd", "new"])
     figure = pictures._width_figure(table, "spearman")
-    assert legend(figure) == ["rd", "new"]
-    assert "Mean over 1 assay by" in figure.get_suptitle()
+    for axes in figure.axes:
+        assert set(names(axes)) == {"rd", "new"} and axes.get_title().endswith("(1 assay)")
     figure = pictures._scaling_figure(table, list(LEVELS), "spearman")
     assert legend(figure) == ["rd", "BLAT_ECOLX"]
     raw = results(assays=ASSAYS[2:], representations=["raw"])
     figure = pictures._scaling_figure(raw, list(LEVELS), "spearman")
     assert legend(figure) == ["raw", "GFP_AEQVI"]
-    only_one_hot = results(representations=["one_hot"])
-    assert legend(pictures._width_figure(only_one_hot, "spearman")) == ["one-hot"]
-
-
-def test_a_representation_of_one_scheme_is_in_the_legend():
-    table = pd.concat(
-        [
-            results(representations=["rd"]),
-            results(schemes=SCHEMES[1:], representations=["pca"]),
-        ]
-    )
-    assert legend(pictures._width_figure(table, "spearman")) == ["rd", "PCA"]
+    for axes in pictures._width_figure(results(representations=["one_hot"]), "spearman").axes:
+        assert [d.get_label() for d in axes.lines] == ["one-hot"]
 
 
 def test_values_that_are_nan_are_left_out_of_the_means():
@@ -179,13 +265,11 @@ def test_values_that_are_nan_are_left_out_of_the_means():
     rows = (table["representation"] == "rd") & (table["width"] == 320)
     table.loc[rows & (table["assay"] == ASSAYS[1]), "value"] = np.nan
     figure = pictures._width_figure(table, "spearman")
-    assert "Mean over 1 to 2 assays" in figure.get_suptitle()
-    assert "fusion" not in legend(figure)
-    last = table[rows & (table["assay"] == ASSAYS[2]) & (table["metric"] == "spearman")]
-    last = last[(last["pooling"] == "mean") & (last["probe"] == "ridge")]
-    for axes in figure.axes:
-        value = last[last["scheme"] == axes.get_title()]["value"].item()
-        assert line(axes, "rd").get_ydata()[0] == pytest.approx(value)
+    for number, axes in enumerate(figure.axes):
+        assert axes.get_title().endswith("(1 to 2 assays)") and "fusion" not in names(axes)
+        metric = ("spearman", "spearman_folds")[number % 2]
+        part = chosen(table[rows & (table["assay"] == ASSAYS[2])], metric, SCHEMES[number // 2])
+        assert line(axes, "rd").get_ydata()[0] == pytest.approx(part["value"].item())
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -193,13 +277,14 @@ def test_the_scaling_picture_has_a_line_an_assay(seed):
     table = results(seed)
     levels = ["150M", "8M", "35M"]
     figure = pictures._scaling_figure(table, levels, "spearman")
-    assert [axes.get_title() for axes in figure.axes] == list(SCHEMES)
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"{scheme}: {score}" for scheme in SCHEMES for score in (POOLED, BY_FOLD)
+    ]
     short = ["BLAT_ECOLX_Stiffler_2015", "BLAT_ECOLX_Firnberg_2014", "GFP_AEQVI"]
     assert legend(figure) == ["raw", "rd", *short]
-    kept = (table["metric"] == "spearman") & (table["pooling"] == "mean")
-    first = table[kept & (table["probe"] == "ridge")].set_index("level")
-    for axes in figure.axes:
-        part = first[first["scheme"] == axes.get_title()]
+    for number, axes in enumerate(figure.axes):
+        metric = ("spearman", "spearman_folds")[number % 2]
+        part = chosen(table, metric, SCHEMES[number // 2]).set_index("level")
         assert texts(axes.get_xticklabels()) == levels
         for assay, label in zip(ASSAYS, short, strict=True):
             rows = part[part["assay"] == assay]
@@ -218,13 +303,13 @@ def test_many_assays_are_drawn_faintly_around_their_mean():
     # P3 counts in neither mean: they are of the same assays.
     figure = pictures._scaling_figure(table, list(LEVELS), "spearman")
     assert legend(figure) == ["raw, mean", "rd, mean"]
-    kept = (table["metric"] == "spearman") & (table["pooling"] == "mean")
-    kept &= (table["probe"] == "ridge") & (table["assay"] != "P3_HUMAN_X_2020")
-    for axes, scheme in zip(figure.axes, SCHEMES, strict=True):
-        assert axes.get_title() == f"{scheme} (thick: mean of 11)"
+    for number, axes in enumerate(figure.axes):
+        metric = ("spearman", "spearman_folds")[number % 2]
+        assert axes.get_title().endswith(" (thick: mean of 11)")
         faint = [drawn for drawn in axes.lines if drawn.get_alpha()]
         assert len(faint) == 2 * 12 and len(axes.lines) == 2 * 12 + 2
-        rows = table[kept & (table["scheme"] == scheme)]
+        rows = chosen(table, metric, SCHEMES[number // 2])
+        rows = rows[rows["assay"] != "P3_HUMAN_X_2020"]
         for name in ("raw", "rd"):
             means = rows[rows["representation"] == name].groupby("level")["value"].mean()
             drawn = line(axes, f"{name}, mean")
@@ -277,7 +362,9 @@ def test_draws_that_were_skipped_are_said_in_the_picture(tmp_path):
 
 
 def test_nothing_to_draw():
-    with pytest.raises(InputError, match="no number of metric 'auroc' .* have spearman, ndcg"):
+    with pytest.raises(
+        InputError, match="no number of metric 'auroc' .* spearman, spearman_folds, ndcg"
+    ):
         pictures._width_figure(results(), "auroc")
     with pytest.raises(InputError, match="no number of metric 'spearman'"):
         pictures._width_figure(results().assign(value=np.nan), "spearman")

@@ -10,8 +10,9 @@ import pytest
 from rd_lightning.display.markdown import number, one_line, table
 from rd_lightning.evaluation.report import summary
 from rd_lightning.evaluation.report.summary import TITLE, write_summary
-from rd_lightning.evaluation.statistics.contrasts import consistency, contrasts
-from rd_lightning.evaluation.statistics.predictions import Predictions, Setting
+from rd_lightning.evaluation.statistics.contrasts import consistency, contrasts, scores
+from rd_lightning.evaluation.statistics.predictions import Setting
+from rd_lightning.evaluation.statistics.resampling import resample
 from rd_lightning.evaluation.statistics.width_advice import Advice
 
 from ...conftest import SEEDS
@@ -52,7 +53,7 @@ def result_rows(
 
 def nothing(kind=contrasts) -> pd.DataFrame:
     """An empty table with its columns."""
-    return contrasts(Predictions(), ()) if kind is contrasts else consistency(result_rows(0), ())
+    return contrasts({}, ()) if kind is contrasts else consistency(result_rows(0), ())
 
 
 def written(tmp_path: Path, results: pd.DataFrame, **options) -> str:
@@ -86,6 +87,7 @@ def value(results: pd.DataFrame, setting: Setting, **chosen: str) -> float:
     return float(results["value"].mean())
 
 
+MEANS = ["mean", "95% interval", "mean over folds", "95% interval"]
 ROWS = ["raw 8M (320)", "rd 8M (320)", "rd 35M (480)", "raw_concat 35M (480)", "one_hot"]
 
 
@@ -95,14 +97,39 @@ def test_spearman_of_every_assay_and_the_mean(seed, tmp_path):
     found = tables(written(tmp_path, results), "Spearman")
     assert list(found) == ["random, mean, ridge", "modulo, mutated, mlp"]
     for setting, (head, *rows) in zip((SETTING, OTHER), found.values(), strict=True):
-        assert head == ["representation", "A_1", "B", "mean"]
+        assert head == ["representation", "A_1", "B", *MEANS]
         assert [row[0] for row in rows] == ROWS
         for name, *cells in rows:
             side = {"representation": name.split()[0], "metric": "spearman"}
             if "M" in name:
                 side["level"] = name.split()[1]
             values = [value(results, setting, assay=a, **side) for a in ("A_1", "B")]
-            assert cells == [f"{v:.3f}" for v in (*values, np.mean(values))]
+            assert cells == [*(f"{v:.3f}" for v in (*values, np.mean(values))), "-", "-", "-"]
+
+
+def test_both_means_their_intervals_and_the_marks(tmp_path):
+    """A star where a fold's predictions are constant, a "!" where the two means disagree."""
+    predictions = planted_predictions(0, {("rd", "35M"): 1, ("raw", "8M"): 1.5}, num_assays=2)
+    found = scores(resample(predictions, num_resamples=30))
+    found.loc[found["representation"] == "rd", "disagree"] = True
+    results = result_rows(0, assays=("A", "B"), settings=[SETTING], metrics=["spearman"])
+    by_fold = results.assign(metric="spearman_folds", value=results["value"] / 2)
+    by_fold.loc[by_fold["representation"] == "one_hot", "value"] = math.nan
+    text = written(tmp_path, pd.concat([results, by_fold]), scores=found)
+    head, *rows = tables(text, "Spearman")["random, mean, ridge"]
+    assert head == ["representation", "A", "B", *MEANS]
+    shown = {row[0]: row[1:] for row in rows}
+    rd = found[found["representation"] == "rd"].iloc[0]
+    own = results[(results["representation"] == "rd") & (results["level"] == "35M")]["value"]
+    assert shown["rd 35M (480)"] == [
+        *(f"{v:.3f}" for v in (*own, own.mean())),
+        f"{rd['low']:.3f} to {rd['high']:.3f}",
+        f"{own.mean() / 2:.3f}!",
+        f"{rd['fold_low']:.3f} to {rd['fold_high']:.3f}",
+    ]
+    assert all(cell.endswith("*") for cell in shown["one_hot"][:3])
+    assert shown["one_hot"][3:] == ["-", "not defined", "-"]
+    assert "*: the predictions of a fold are all the same" in text and "!: the two means" in text
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -135,7 +162,7 @@ def test_what_is_missing_is_a_dash_and_the_mean_says_of_how_many(tmp_path):
     assert rows["rd 35M (480)"][1] == "-" and rows["rd 35M (480)"][3].endswith(" (2 of 3)")
     assert rows["rd 35M (480)"][3].startswith(f"{kept['value'].mean():.3f}")
     assert rows["one_hot"][2] == "-" and rows["one_hot"][3].endswith(" (2 of 3)")
-    assert rows["raw_concat 35M (480)"] == ["-"] * 4
+    assert rows["raw_concat 35M (480)"] == ["-"] * 7
     assert not re.search(r"\b(nan|none|inf)\b", text, re.I)
 
 
@@ -144,17 +171,20 @@ def test_many_assays_are_shown_by_range_and_mean(tmp_path):
     results = result_rows(0, assays=names, settings=[SETTING])
     text = written(tmp_path, results)
     head, *rows = tables(text, "Spearman")["random, mean, ridge"]
-    assert head == ["representation", "lowest", "highest", "mean"]
+    assert head == ["representation", "lowest", "highest", *MEANS]
     own = results[(results["representation"] == "raw") & (results["metric"] == "spearman")]["value"]
-    assert rows[0] == ["raw 8M (320)", *(f"{v:.3f}" for v in (own.min(), own.max(), own.mean()))]
+    ends = (f"{v:.3f}" for v in (own.min(), own.max(), own.mean()))
+    assert rows[0] == ["raw 8M (320)", *ends, "-", "-", "-"]
     assert "13 assays; the values of each" in text
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_contrasts_and_consistency_number_by_number(seed, tmp_path):
     predictions = planted_predictions(seed, NOISE, num_assays=3, settings=(SETTING, OTHER))
-    found = contrasts(predictions, LEVELS, num_resamples=20)
-    found.loc[0, ["wilcoxon_p", "low"]] = math.nan
+    found = contrasts(resample(predictions, num_resamples=20), LEVELS)
+    found.loc[0, ["wilcoxon_p", "low", "fold_difference"]] = math.nan
+    found.loc[0, "fold_num_assays"] = 0
+    found.loc[1, "disagree"] = True
     results = result_rows(seed)
     steps = consistency(results, LEVELS)
     steps.loc[0, "left_out"] = "X|1, Y"
@@ -163,19 +193,25 @@ def test_contrasts_and_consistency_number_by_number(seed, tmp_path):
     expected = [
         [
             *(row["ours"], row["theirs"], str(row["num_assays"]), f"{row['difference']:+.3f}"),
-            f"{row['low']:+.3f} to {row['high']:+.3f}".replace("+nan", "-"),
+            *(
+                "-" if math.isnan(row[low]) else f"{row[low]:+.3f} to {row[high]:+.3f}"
+                for low, high in (("low", "high"), ("assays_low", "assays_high"))
+            ),
+            ("not defined" if i == 0 else f"{row['fold_difference']:+.3f}") + "!" * (i == 1),
+            f"{row['fold_low']:+.3f} to {row['fold_high']:+.3f}",
             *(str(row[name]) for name in ("wins", "ties", "losses")),
             *(f"{row[name]:.3g}" for name in ("sign_p", "sign_p_holm")),
             f"{row['wilcoxon_p']:.3g}".replace("nan", "-"),
         ]
-        for _, row in found.iterrows()
+        for i, row in found.iterrows()
     ]
     assert [row for rows in shown.values() for row in rows[1:]] == expected
     assert list(shown) == ["random, mean, ridge", "modulo, mutated, mlp"]
     shown = tables(text, "Scaling consistency")
     assert [row for rows in shown.values() for row in rows[1:]] == [
         [
-            *(row["representation"], row["step"], f"{row['count']} of {row['total']}"),
+            *(row["representation"], row["step"], "pooled"),
+            f"{row['count']} of {row['total']}",
             f"{row['low']:.2f} to {row['high']:.2f}",
             row["left_out"] or "none",
         ]
@@ -262,7 +298,7 @@ def test_only_what_there_is_has_a_section(tmp_path):
 
 def test_every_table_is_aligned_and_apart(tmp_path):
     predictions = planted_predictions(0, NOISE, num_assays=2)
-    found = contrasts(predictions, LEVELS, num_resamples=5)
+    found = contrasts(resample(predictions, num_resamples=5), LEVELS)
     text = written(tmp_path, result_rows(0), contrasts=found)
     blocks = [b.splitlines() for b in re.split(r"\n\n+", text) if b.startswith("|")]
     assert len(blocks) == 1 + 3 * 2 + 1

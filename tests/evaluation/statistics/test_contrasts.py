@@ -7,12 +7,15 @@ from scipy.stats import binomtest, spearmanr, wilcoxon
 
 from rd_lightning.evaluation.statistics.contrasts import (
     CONTRAST_COLUMNS,
+    SCORE_COLUMNS,
     consistency,
     contrasts,
     holm,
     pairs,
+    scores,
 )
-from rd_lightning.evaluation.statistics.predictions import Key, Predictions, Setting
+from rd_lightning.evaluation.statistics.predictions import Key, Predictions, Rows, Setting, Side
+from rd_lightning.evaluation.statistics.resampling import mean_over_assays, resample
 from rd_lightning.evaluation.statistics.significance import share_of
 
 from ...conftest import SEEDS
@@ -47,13 +50,15 @@ def test_what_is_compared():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_number_equals_scipys(seed):
     predictions = planted_predictions(seed, NOISE, num_assays=7, settings=(SETTING, OTHER))
-    whole = contrasts(predictions, LEVELS, num_resamples=20)
+    whole = contrasts(resample(predictions, num_resamples=20), LEVELS)
     assert tuple(whole.columns) == CONTRAST_COLUMNS
     for setting in (SETTING, OTHER):
         found = whole[whole["scheme"] == setting.scheme]
         assert (found["pooling"] == setting.pooling).all()
         assert len(found) == 2 + 1 + 2 * 2 + 1
         assert not found.isna().any(axis=None)
+        # Without folds of their own both scores are one.
+        assert np.allclose(found["difference"], found["fold_difference"])
         for _, row in found.iterrows():
             sides = [[*row[s].split(), ""][:2] for s in ("ours", "theirs")]
             scores = [
@@ -94,7 +99,7 @@ def test_the_better_one_wins_and_equal_ones_tie(seed):
         key = Key(f"assay{i}", *SETTING, "rd", "150M")
         same = key._replace(representation="fusion")
         predictions.add(same, predictions.truth(key.assay, "random"), np.exp(predictions[key]))
-    found = contrasts(predictions, LEVELS, num_resamples=200, seed=seed)
+    found = contrasts(resample(predictions, num_resamples=200, seed=seed), LEVELS)
     better = row_of(found, "rd 150M", "raw 150M")
     assert (better["wins"], better["ties"], better["losses"]) == (8, 0, 0)
     assert 0 < better["low"] < better["difference"] < better["high"]
@@ -108,7 +113,7 @@ def test_the_better_one_wins_and_equal_ones_tie(seed):
 def test_the_interval_is_the_seed_s():
     predictions = planted_predictions(0, NOISE)
     first, again, other = (
-        contrasts(predictions, LEVELS, seed=s, num_resamples=50) for s in (1, 1, 2)
+        contrasts(resample(predictions, seed=s, num_resamples=50), LEVELS) for s in (1, 1, 2)
     )
     pd.testing.assert_frame_equal(first, again)
     assert not np.array_equal(first["low"], other["low"])
@@ -116,8 +121,48 @@ def test_the_interval_is_the_seed_s():
 
 
 def test_nothing_to_compare():
-    for found in (contrasts(Predictions(), LEVELS), contrasts(planted_predictions(0, NOISE), [])):
+    planted = resample(planted_predictions(0, NOISE), num_resamples=2)
+    for found in (contrasts(resample(Predictions()), LEVELS), contrasts(planted, [])):
         assert found.empty and tuple(found.columns) == CONTRAST_COLUMNS
+    assert tuple(scores({}).columns) == SCORE_COLUMNS
+
+
+def planted_folds(seed: int) -> Predictions:
+    """rd 150M orders each fold well, and the folds among each other wrongly; 8M is constant in each
+    fold; 35M has neither fault."""
+    found, generator = Predictions(), np.random.default_rng(seed)
+    folds = np.arange(200) % 5
+    for i in range(3):
+        truth = generator.standard_normal(200) + folds
+        good = truth + 0.3 * generator.standard_normal(200)
+        guesses = {"8M": -folds.astype(float), "35M": good, "150M": good - 5.0 * folds}
+        for level, guess in guesses.items():
+            found.add(Key(f"assay{i}", *SETTING, "rd", level), truth, guess)
+        found.describe(f"assay{i}", "random", Rows(folds, np.arange(200) // 2))
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_both_scores_stand_in_every_row_and_disagreement_is_said(seed):
+    sampled = resample(planted_folds(seed), num_resamples=100)
+    table = scores(sampled).set_index("level")
+    assert table["num_assays"].tolist() == [3, 3, 3]
+    assert table["fold_num_assays"].tolist() == [0, 3, 3]
+    assert math.isnan(table.loc["8M", "spearman_folds"]) and math.isnan(table.loc["8M", "fold_low"])
+    assert table.loc["150M", "spearman"] < 0 < 0.8 < table.loc["150M", "spearman_folds"]
+    assert table.loc["150M", "disagree"] and not table.loc["8M", "disagree"]
+    sides = [sides[Side("rd", "150M")] for sides in sampled[SETTING].values()]
+    for score, names in enumerate(
+        (["spearman", "low", "high"], ["spearman_folds", "fold_low", "fold_high"])
+    ):
+        expected = mean_over_assays(sides, score=score)[:3]
+        assert table.loc["150M", names].tolist() == pytest.approx(list(expected))
+    found = contrasts(sampled, LEVELS)
+    step = row_of(found, "rd 150M", "rd 35M")
+    assert step["difference"] < -0.5 and step["fold_difference"] == pytest.approx(0, abs=1e-12)
+    assert step["disagree"] and step["assays_low"] <= step["difference"] <= step["assays_high"]
+    first = row_of(found, "rd 35M", "rd 8M")
+    assert first["fold_num_assays"] == 0 and math.isnan(first["fold_difference"])
 
 
 def test_holm_by_hand():
@@ -177,5 +222,7 @@ def test_consistency_of_levels_that_were_not_scored():
     rows = pd.DataFrame(curve_rows({"a": [0.1, 0.2, 0.3]}, "raw"))
     found = consistency(rows[rows["level"] != "150M"], LEVELS)
     assert found["step"].tolist() == ["8M->35M"]
+    assert set(found["metric"]) == {"spearman"}
+    assert consistency(rows, LEVELS, metric="spearman_folds").empty
     empty = consistency(rows[:0], LEVELS)
     assert empty.empty and tuple(empty.columns) == tuple(found.columns)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rd_lightning.errors import InputError
-from rd_lightning.evaluation.statistics.predictions import Key, Predictions, Setting, Side
-from rd_lightning.runtime.files import write_tensors
+from rd_lightning.evaluation.statistics.predictions import Key, Predictions, Rows, Setting, Side
+from rd_lightning.runtime.files import read_tensors, write_tensors
 
 from ...conftest import SEEDS
 
@@ -36,25 +36,22 @@ def same_bits(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ours.dtype == theirs.dtype and ours.tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_pair_is_of_the_assays_that_have_both_sides(seed):
-    found = planted_predictions(seed, {RD: 1, RAW: 2})
-    truth = found.truth("assay0", "random")
-    found.add(Key("only_rd", *SETTING, *RD), truth, truth)
-    found.add(Key("flat", *SETTING, *RD), truth, truth)
-    found.add(Key("flat", *SETTING, *RAW), truth, np.ones_like(truth))
-    found.add(Key("hole", *SETTING, *RD), truth, np.where(truth > 0, truth, np.nan))
-    found.add(Key("hole", *SETTING, *RAW), truth, truth)
-    for name in ("other", "assay0"):
-        found.add(Key(name, *SETTING._replace(scheme="modulo"), *RD), truth[::-1], truth)
-        found.add(Key(name, *SETTING._replace(scheme="modulo"), *RAW), truth[::-1], truth)
-    names, pairs = found.paired(RD, RAW, **SETTING._asdict())
-    assert names == ["assay0", "assay1", "assay2", "assay3"]
-    for name, pair in zip(names, pairs, strict=True):
-        assert same_bits(pair.truth, found.truth(name, "random"))
-        assert same_bits(pair.ours, found[Key(name, *SETTING, *RD)])
-        assert same_bits(pair.theirs, found[Key(name, *SETTING, *RAW)])
-    assert found.paired(RD, ("pca", "35M"), **SETTING._asdict()) == ([], [])
+def test_rows_are_kept_and_files_of_before_have_none(tmp_path):
+    found = planted_predictions(0, {RD: 1}, num_assays=2)
+    rows = Rows(np.arange(80) % 5, np.arange(80) // 4, 1.5)
+    found.describe("assay0", "random", rows)
+    found.save(tmp_path)
+    back = Predictions.load(tmp_path)
+    kept = back.rows("assay0", "random")
+    assert same_bits(kept.folds, rows.folds) and same_bits(kept.clusters, rows.clusters)
+    assert kept.widening == 1.5
+    tensors, header = read_tensors(tmp_path / "assay0.safetensors", "predictions")
+    old = {name: t for name, t in tensors.items() if name.startswith(("truth", "guess"))}
+    del header["widening"]
+    write_tensors(tmp_path / "assay0.safetensors", old, header)
+    alone = Predictions.load(tmp_path).rows("assay0", "random")
+    assert alone.widening == 1 and set(alone.folds) == {0}
+    assert alone.clusters.tolist() == list(range(80))
 
 
 def test_settings_in_the_order_of_addition():
