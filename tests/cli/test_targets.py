@@ -25,7 +25,7 @@ def made(**settings) -> L.Trainer:
         "subprocess.Popen",
         "torch.os.system",  # not torch's, only seen there
         "torch.serialization.os.system",
-        "rd_lightning.cli.trainer.os.system",
+        "rd_lightning.cli.targets.os.system",
         "torch.nn.Linear.__init__",
         "torch.load",
         "torch.hub.load",
