@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rd_lightning.cli.aliases import canonical
-from rd_lightning.cli.command import run_command
+from rd_lightning.cli.command import output_folder, run_command
 from rd_lightning.cli.text import LISTS, PATHS, as_text, quoted, unquoted
 from rd_lightning.errors import InputError
 
@@ -104,7 +104,8 @@ def test_an_odd_folder_is_made_as_it_is_named(tmp_path, monkeypatch):
     names = ["2024_05_01", "x[1]", "a,b", "uniprot (1)", "蛋白", "true", "a=b"]
 
     def job(config):
-        Path(config.out, "made").touch()
+        with output_folder(config) as folder:
+            (folder / "made").touch()
 
     job.__module__ = __name__
     for name in names:
