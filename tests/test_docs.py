@@ -73,6 +73,31 @@ def test_commands_have_the_settings_they_are_given(page):
         assert misspelt_override(COMMANDS[name], settings) is None, [name, *words]
 
 
+def of_ours(text: str) -> list[str]:
+    """Lines that begin with a command, continuations included."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip().startswith(tuple(COMMANDS))]
+
+
+def test_brackets_are_quoted_as_zsh_needs_it():
+    lines = [line for page in PAGES for block in blocks(page, "bash") for line in of_ours(block)]
+    helps = [path.read_text() for path in (ROOT / "conf").glob("*.yaml")]
+    lines += [re.split(r" {2,}", line)[0] for text in helps for line in of_ours(text)]
+    assert len(lines) > 40
+    for line in lines:
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"|#.*", "", line)
+        assert not set(unquoted) & set("[]{}*?()"), line
+
+
+def test_settings_within_sentences_exist():
+    """Those with a dot, which have a place of their own."""
+    text = "\n".join(page.read_text() for page in PAGES)
+    settings = set(re.findall(r"`(\+?[a-z_]+(?:\.[a-z_]+)+)=[^`]*`", text))
+    assert len(settings) > 5
+    for key in settings:
+        assert any(misspelt_override(c, [f"{key}=1"]) is None for c in COMMANDS.values()), key
+
+
 def test_the_commands_are_seen():
     assert sum(len(command_lines(page)) for page in PAGES) > 20
 

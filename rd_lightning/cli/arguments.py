@@ -42,7 +42,7 @@ def split_verbosity(arguments: Sequence[str]) -> tuple[list[str], bool, bool]:
 def config_folders(arguments: Sequence[str]) -> list[str]:
     """Those of --config-dir."""
     flags, found = ("--config-dir", "-cd"), []
-    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         if name in flags:
             found.append(value if equals else after)
@@ -56,7 +56,7 @@ def misplaced(command: str, arguments: Sequence[str], keys: Sequence[str]) -> st
         keys: of the configuration.
     """
     known = {*keys, *ALIASES[command]}
-    after = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+    after = dict(zip(arguments, [*arguments[1:], ""], strict=False))
     for word in arguments:
         name, equals, value = word.partition("=")
         if word.startswith("-") and name not in _FLAGS:

@@ -36,6 +36,7 @@ def test_the_right_form_in_one_line(command, given, words, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "given",
     [
+        [],
         ["--cfg", "job", "fasta=x"],
         ["-c", "hydra", "-p", "data"],
         ["-m", "regression=pcr,ols"],
