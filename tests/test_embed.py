@@ -385,6 +385,22 @@ def test_a_top_up_of_another_file_is_refused(inside, argv, capsys):
     assert "was made with another head" in capsys.readouterr().err
 
 
+def test_a_top_up_in_another_precision_is_refused(inside, argv, capsys):
+    run_here("fasta=x.fasta", "out=mixed.h5", "level=50K", "trainer.precision=bf16-mixed")
+    before = content(inside / "mixed.h5")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run_here("fasta=x.fasta", "topup=mixed.h5")
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: mixed.h5 was made in bf16-mixed, this run is in 32-true; top up with "
+        "trainer.precision=bf16-mixed"
+    )
+    assert content(inside / "mixed.h5").keys() == before.keys()
+    run_here("fasta=x.fasta", "topup=mixed.h5", "trainer.precision=bf16-mixed")
+    metadata = json.loads(h5py.File(inside / "mixed.h5").attrs["rd_lightning"])
+    assert (metadata["precision"], metadata["levels"][-1]) == ("bf16-mixed", "800K")
+
+
 def test_an_unfinished_run_of_other_settings_is_refused(inside, argv, capsys, monkeypatch):
     """The disk was full when the file was to be written: nothing is lost."""
 

@@ -76,7 +76,8 @@ def _draw_r2(axes, report: FitReport) -> None:
     axes.set(title="Explained by the smaller models", ylabel="R²")
     axes.set_ylim(min([0.0, *(v for _, values in bars for v in values)]) * 1.1, 1.2)
     axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1])
-    axes.legend(frameon=False, loc="upper center", ncols=max(1, len(bars)))
+    if bars:
+        axes.legend(frameon=False, loc="upper center", ncols=len(bars))
 
 
 def _draw_share(axes, report: FitReport, dims: Sequence[int], names: Sequence[str]) -> None:

@@ -2,13 +2,22 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
+import lightning as L
+import numpy as np
 import pytest
 import torch
+from Bio.Seq import Seq
+from Bio.SeqRecord import SeqRecord
+from torch.utils.data import DataLoader, TensorDataset
 
 from rd_lightning import JointMoments, RDHead, RDModel, fit_chain
+from rd_lightning.cli.command import quiet_libraries
 from rd_lightning.data.windows import overlapping_windows
 from rd_lightning.errors import InputError
+from rd_lightning.families import Family
+from rd_lightning.families.esm2 import esm_tokenizer
 
 from ..conftest import SEEDS, clean_environment, family_rows, random_sequences, tiny_family
 
@@ -221,6 +230,86 @@ def test_a_batch_that_does_not_fit_is_divided(model, monkeypatch):
     assert model.num_pieces > 0
     with pytest.raises(InputError, match="out of memory on cpu with one window of 200 residues"):
         model.embed("A" * 200)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["MKTAYIAK", "ACDW"],
+        ("MKTAYIAK", "ACDW"),
+        (s for s in ("MKTAYIAK", "ACDW")),
+        [("a", "MKTAYIAK"), ("b", "ACDW")],
+        [SeqRecord(Seq("MKTAYIAK"), id="a"), SeqRecord(Seq("ACDW"), id="b")],
+        [Seq("MKTAYIAK"), "ACDW"],
+        np.array(["MKTAYIAK", "ACDW"]),
+    ],
+    ids=["list", "tuple", "generator", "pairs", "records", "mixed", "array"],
+)
+def test_sequences_of_any_usual_kind(model, given):
+    expected = model.embed(["MKTAYIAK", "ACDW"], pooling="mean")
+    assert torch.equal(model.embed(given, pooling="mean"), expected)
+
+
+def test_one_sequence_is_one_row(model):
+    expected = model.embed(["MKTAYIAK"], pooling="mean")
+    for one in ("MKTAYIAK", Seq("MKTAYIAK"), SeqRecord(Seq("MKTAYIAK"), id="a")):
+        assert torch.equal(model.embed(one, pooling="mean"), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"a": "MKT"}, "a dict is not a list of sequences"),
+        ({"MKT", "MKV"}, "a set is not a list of sequences"),
+        (b"MKT", "a bytes is not a list of sequences"),
+        (3, "a int is not a list of sequences"),
+        (None, "a NoneType is not a list of sequences"),
+        (["MKT", None], "sequence 1 is a NoneType"),
+        (["MKT", b"MKT"], "sequence 1 is a bytes"),
+        ([["a", "MKT"]], "sequence 0 is a list"),
+        ([("a", "MKT", "x")], "sequence 0 is a tuple"),
+    ],
+)
+def test_what_is_no_sequence_is_refused(model, given, said):
+    with pytest.raises(InputError) as caught:
+        model.embed(given)
+    assert str(caught.value) == (
+        f"{said}; give strings, (id, sequence) pairs or Bio.SeqRecords, one or a list of them"
+    )
+
+
+def predictions(model: RDModel, data) -> list:
+    with quiet_libraries():
+        trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+        found = trainer.predict(model, data)
+    assert found is not None
+    return found
+
+
+def test_a_trainer_predicts_tokens(model):
+    tokens = tokens_of(model, ["MKTAYIAK", "ACDWEFGH", "LLLLLLLL"])
+    for data in (DataLoader(tokens, batch_size=2), DataLoader(TensorDataset(tokens), batch_size=2)):
+        found = torch.cat(predictions(model, data))
+        assert found.shape == (3, 10, 16)
+        assert (found - model(tokens)).abs().max() < 1e-5
+    with pytest.raises(InputError, match=r"needs batches of tokens \(batch, length\), not a list"):
+        predictions(model, DataLoader(["MKT", "MKV"], batch_size=2))
+
+
+def other_tokens() -> Family:
+    """The tiny family, with another token for each residue."""
+    own = esm_tokenizer()
+    table = np.where(own.table >= 4, 27 - own.table, own.table)
+    return replace(tiny_family(), tokenizer=lambda: replace(own, table=table))
+
+
+def test_fair_esms_alphabet_is_for_families_of_its_tokens(model):
+    assert model.alphabet.cls_idx == esm_tokenizer().begin
+    other = RDModel(other_tokens(), make_head())
+    for ask in (lambda: other.alphabet, other.batch_converter):
+        with pytest.raises(InputError, match="the family tiny reads other tokens than fair-esm's"):
+            ask()
+    assert other.embed(["MKT"], pooling="mean").shape == (1, 16)
 
 
 BAD = [

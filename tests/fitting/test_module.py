@@ -1,4 +1,5 @@
 import lightning as L
+import numpy as np
 import pytest
 import torch
 
@@ -6,6 +7,7 @@ from rd_lightning import FastaDataModule, FrozenDDPStrategy, RDModule, fit_chain
 from rd_lightning.cli.command import quiet_libraries
 from rd_lightning.distillation.moments import JointMoments
 from rd_lightning.errors import InputError
+from rd_lightning.families.esm2 import esm_tokenizer
 
 from ..conftest import random_sequences
 
@@ -153,6 +155,50 @@ def test_nan_rows_can_be_left_out(family, fasta):
     assert module.moments.num_rows == clean.moments.num_rows - 1
     assert module.head.report.context["num_nonfinite_residues"] == 1
     assert torch.isfinite(module.moments.covariance).all()
+
+
+def nan_begins(family, batches: int):
+    """Every residue of the first batches is NaN, as it is run."""
+    from dataclasses import replace
+
+    first: set[bytes] = set()
+
+    def encode(model, tokens, *, padded=True):
+        key = tokens.numpy().tobytes()
+        if len(first) < batches:
+            first.add(key)
+        x = family.encode(model, tokens, padded=padded) + 1000
+        return x * torch.nan if key in first else x
+
+    return replace(family, encode=encode)
+
+
+def test_the_shift_is_that_of_the_first_batch_with_a_finite_row(family, data):
+    """A shift of 0 would cost columns of mean 1000 three digits of seven, twice."""
+    module = run(RDModule(nan_begins(family, 3), on_nonfinite="skip", accumulate="float32"), data)
+    moments = module.moments
+    assert moments.shift is not None
+    assert (moments.shift - moments.mean).abs().max() < 10 * moments.covariance.diagonal().max()
+    assert (moments.shift > 900).all()
+
+
+def test_no_finite_row_at_all_is_said(family, data):
+    module = RDModule(nan_begins(family, 10**6), on_nonfinite="skip")
+    with pytest.raises(InputError, match="no residue has finite embeddings"):
+        run(module, data)
+
+
+def test_tokens_of_another_family_are_refused(family, fasta, sequences):
+    from dataclasses import replace
+
+    own = esm_tokenizer()
+    other = replace(own, table=np.where(own.table >= 4, 27 - own.table, own.table))
+    for given, of in ((other, family), (None, replace(family, tokenizer=lambda: other))):
+        data = FastaDataModule(fasta(sequences), tokenizer=given)
+        with pytest.raises(InputError, match=r"gives other tokens than the family tiny reads: .*"):
+            run(RDModule(of), data)
+    same = FastaDataModule(fasta(sequences), tokenizer=replace(own, table=own.table.copy()))
+    assert run(RDModule(family), same).head is not None
 
 
 def test_too_few_residues(family, fasta):
