@@ -265,8 +265,7 @@ class RDModule(L.LightningModule):
     def _first_batches(self, batch: Batch) -> Iterator[Batch]:
         """Batches to take the shift from: those of the plan, or this one where there is none."""
         data, move = self.data, self.trainer.strategy.batch_to_device
-        first = data is None or batch.number == 0
-        yield batch if first else move(data.batch(0))
+        yield batch if data is None or batch.number == 0 else move(data.batch(0))
         if data is not None and data.plan is not None and self.on_nonfinite == "skip":
             yield from (move(data.batch(number)) for number in range(1, len(data.plan)))
 
