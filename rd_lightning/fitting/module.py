@@ -14,7 +14,7 @@ from torch import nn
 
 from ..data.batch import Batch
 from ..data.windows import Window
-from ..distillation.checks import check_options, check_rows
+from ..distillation.checks import check_options
 from ..distillation.linalg import Solver
 from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
@@ -28,7 +28,7 @@ from ..runtime.provenance import versions
 from .accumulate import Accumulator
 from .checkpoint import check_resumed, ended_early
 from .datamodule import FastaDataModule
-from .plan import PlanSettings
+from .plan import PlanSettings, check_enough
 from .state import FitState, Part
 
 
@@ -151,24 +151,10 @@ class RDModule(L.LightningModule):
                     f"FastaDataModule gives other tokens than the family {self.family.name} reads: "
                     "give it tokenizer=module.family.tokenizer()"
                 )
-            self._check_rows(data)
+            if data.part_of == 1:
+                check_enough(data.plan.summary(), self.dims, self.names, self.solve_options)
             num_groups = data.plan.settings.num_groups
             self.state = FitState(self.dims, num_groups, self.accumulate)
-
-    def _check_rows(self, data: FastaDataModule) -> None:
-        assert data.plan is not None
-        if data.part_of > 1:
-            return
-        planned, options = data.plan.summary(), self.solve_options
-        heldout = planned.num_heldout_residues
-        check_rows(
-            planned.num_residues - heldout,
-            heldout,
-            self.dims,
-            self.names,
-            options["num_components"],
-            options["level_widths"],
-        )
 
     def configure_model(self) -> None:
         if self.backbones is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -226,6 +228,25 @@ def _groups(store: SequenceStore, settings: PlanSettings) -> np.ndarray:
         chunk[:] = digests % np.uint64(settings.num_groups)
         chunk[digests < threshold] = HELDOUT
     return groups
+
+
+def check_enough(
+    planned: PlanSummary,
+    dims: Sequence[int],
+    names: Sequence[str],
+    solve_options: Mapping[str, Any],
+) -> None:
+    """Raise InputError where the chain cannot be solved from so few residues, before any is
+    embedded; see :func:`rd_lightning.distillation.checks.check_rows`."""
+    heldout = planned.num_heldout_residues
+    check_rows(
+        planned.num_residues - heldout,
+        heldout,
+        dims,
+        names,
+        solve_options["num_components"],
+        solve_options["level_widths"],
+    )
 
 
 def planned_batch(store: Sequences, number: int, *, plan: BatchPlan, tokenizer: Tokenizer) -> Batch:

@@ -321,8 +321,7 @@ def reach(head: RDHead, level: str | None, width: int | None) -> tuple[int, int]
     if level is not None and width is not None:
         raise InputError(f"name a level ({level}) or a width ({width}), not both")
     if level is not None:
-        num_members = head.level(level)
-        return num_members, head.dims[num_members - 1]
+        return head.level(level), head.dims[head.level(level) - 1]
     if width is None:
         return head.num_levels, head.width
     columns = whole_number(width)
