@@ -124,10 +124,12 @@ def is_sweep() -> bool:
 
 
 def _name_in_sweep() -> str:
+    """Number of the job, and what it has that the command line has not as it stands."""
     from hydra.core.hydra_config import HydraConfig
 
-    job = HydraConfig.get().job
-    return f"#{job.num} {job.override_dirname}".strip()
+    config = HydraConfig.get()
+    own = [override for override in config.overrides.task if override not in sys.argv]
+    return " ".join([f"#{config.job.num}", *own])
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def make_trainer(config: DictConfig, *callbacks: Callback, root: Path) -> L.Trai
         trainer = instantiate(config, callbacks=[ResidueProgressBar(), *callbacks], **given)
     except Exception as error:  # Hydra wraps what the Trainer raises
         cause = error.__cause__ or error
-        if not isinstance(cause, (MisconfigurationException, ValueError, TypeError)):
+        if not isinstance(cause, (MisconfigurationException, ValueError, TypeError, RuntimeError)):
             raise
         raise InputError(f"the trainer cannot be made: {' '.join(str(cause).split())}") from error
     if trainer.is_global_zero and not is_main_process():

@@ -187,7 +187,8 @@ class ProgressLines(Progress):
             return
         share, now = task.completed / task.total, self.get_time()
         before, then = self._said[task_id]
-        due = now - then >= (self.SOONEST if share >= before + self.SHARE else self.LATEST)
+        enough = round(share - before, 9) >= self.SHARE
+        due = now - then >= (self.SOONEST if enough else self.LATEST)
         if share <= before or not (due or task.finished):
             return
         self._said[task_id] = (share, now)

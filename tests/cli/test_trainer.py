@@ -36,10 +36,13 @@ def test_the_same_settings_that_leave_nothing_out_are_taken(tmp_path):
 
 
 def test_one_of_several_processes_is_not_the_only_one(tmp_path, monkeypatch):
-    for key, value in {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}.items():
+    variables = {"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
+    for key, value in {**variables, "SLURM_JOB_NAME": "fit"}.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setenv("SLURM_JOB_NAME", "fit")
-    with pytest.raises(InputError, match="several processes were started"):
+    with pytest.raises(InputError, match="You set `--ntasks=2`"):  # Lightning's own
+        made(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    with pytest.raises(InputError, match="several processes|number of tasks per node"):
         made(tmp_path)
 
 

@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from rd_lightning.display.console import (
     plain_console,
@@ -62,10 +61,13 @@ def test_a_users_text_is_neither_markup_nor_emoji():
 
 
 def test_the_bars_description_too():
-    console = Console(file=io.StringIO(), width=120)
-    with residue_progress(console) as progress:
-        progress.add_task("P1_[x]:B:", total=10, completed=5)
-    assert "P1_[x]:B:" in console.file.getvalue()
+    for terminal in (True, False):
+        console = plain_console()
+        console.file, console.width, console._force_terminal = io.StringIO(), 120, terminal
+        with residue_progress(console) as progress:
+            task = progress.add_task("P1_[x]:B:", total=10, completed=5)
+            progress.update(task, completed=10)
+        assert "P1_[x]:B:" in console.file.getvalue()
 
 
 class Clock:
