@@ -239,7 +239,7 @@ def _counted(part: pd.DataFrame) -> str:
     counts = kept.groupby(["representation", "width"])["assay"].nunique()
     if counts.empty:
         return ""
-    few, many = counts.min(), counts.max()
+    few, many = int(counts.min()), int(counts.max())
     return f" ({_assays(many) if few == many else f'{few} to {_assays(many)}'})"
 
 
