@@ -54,11 +54,11 @@ def make_trainer(config: DictConfig, *callbacks: Callback, root: Path) -> L.Trai
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
-    if SLURMEnvironment.detect():
-        # Else SIGUSR1 saves a checkpoint of Lightning's and queues the job again, beside ours.
-        defaults["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-    given = {key: value for key, value in defaults.items() if key not in config}
     try:
+        if SLURMEnvironment.detect():
+            # Else SIGUSR1 saves a checkpoint of Lightning's and queues the job again, beside ours.
+            defaults["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+        given = {key: value for key, value in defaults.items() if key not in config}
         trainer = instantiate(config, callbacks=[ResidueProgressBar(), *callbacks], **given)
     except Exception as error:  # Hydra wraps what the Trainer raises
         cause = error.__cause__ or error
