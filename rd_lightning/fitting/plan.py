@@ -22,6 +22,7 @@ from ..data.windows import (
     check_windows,
     equal_windows,
 )
+from ..distillation.checks import check_rows
 from ..errors import InputError, make_whole
 
 HELDOUT = -1
