@@ -52,9 +52,7 @@ def ridge_loop(x: Tensor, y: Tensor, folds: Sequence[Split], widths: Sequence[in
     return found
 
 
-def search_loop(
-    x: Tensor, y: Tensor, folds: Sequence[Split], widths: Sequence[int]
-) -> np.ndarray:
+def search_loop(x: Tensor, y: Tensor, folds: Sequence[Split], widths: Sequence[int]) -> np.ndarray:
     """A search over all penalties on the inner folds, for each fold and width; predictions (w, n)."""
     found = np.full((len(widths), len(x)), np.nan)
     for split in folds:
@@ -102,7 +100,9 @@ def main() -> None:
     _agree(found.our_result.all_predictions.numpy(), found.their_result)
     found = paired(ours, lambda: search_loop(x, y, folds, widths), args.pairs)
     print(found.report("GridSearchCV loop"))
-    record.write(args.record, record.Ratio(what, "a loop of scikit-learn's GridSearchCV", found.ratios))
+    record.write(
+        args.record, record.Ratio(what, "a loop of scikit-learn's GridSearchCV", found.ratios)
+    )
     _agree(found.our_result.predictions.numpy(), found.their_result)
 
 

@@ -135,9 +135,7 @@ def test_an_rd_embed_that_was_killed_resumes(artefacts, monkeypatch, capsys):
         assert (found == vector).all(axis=1).any(), "what was done is taken over, bit for bit"
 
 
-def test_an_evaluation_of_before_is_not_continued_with_other_scores(
-    artefacts, monkeypatch, capsys
-):
+def test_an_evaluation_of_before_is_not_continued_with_other_scores(artefacts, monkeypatch, capsys):
     """One line, and nothing is touched: half of its assays would be scored in another way."""
     for name in ("parts", "predictions"):
         for path in Path("evaluation", name).glob("second*"):

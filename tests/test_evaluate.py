@@ -260,10 +260,16 @@ def test_what_was_done_about_equal_sequences_is_said(inside):
     run_here("assays=silent.csv", "representations=[one_hot]", "num_resamples=10", "out=silent")
     summary = Path("silent/summary.md").read_text()
     assert f"{len(silent)} rows name a silent mutation, which is none" in summary
-    assert f"silent: {len(silent)} rows repeat an earlier sequence; they are kept, in the" in summary
+    assert (
+        f"silent: {len(silent)} rows repeat an earlier sequence; they are kept, in the" in summary
+    )
     moved = (np.arange(len(table), len(both)) % 5 != silent.index.to_numpy() % 5).sum()
     assert f"({moved} of random moved)" in summary
-    assert set(pd.read_parquet("silent/results.parquet").scheme) == {"random", "modulo", "contiguous"}
+    assert set(pd.read_parquet("silent/results.parquet").scheme) == {
+        "random",
+        "modulo",
+        "contiguous",
+    }
 
 
 def test_auto_goes_on_without_an_unusable_fold_column(inside):
