@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from scipy.sparse import csc_array, eye_array
@@ -143,11 +144,11 @@ def sparse(
             mean = own.mean(axis=0)
             # The left-out rows' entries and the test rows', about the mean of the fitted ones.
             others = asked if left_out is None else d[left_out.numpy()]
-            gram, both = own.T @ own, torch.empty(width, 2, dtype=torch.float64).numpy()
+            gram, both = own.T @ own, np.empty((width, 2))
             both[:, 0], both[:, 1] = own.T @ (y[rows.numpy()] - level), mean
             both[:, 0] -= mean * (y[rows.numpy()] - level).sum()
             for j, penalty in enumerate(penalties.tolist()):
-                solved = _symmetric_solve(gram + penalty * eye_array(width), both)
+                solved = _symmetric_solve(csc_array(gram + penalty * eye_array(width)), both)
                 number = len(rows)
                 taken = number * (mean @ solved[:, 0]) / (1 - number * (mean @ solved[:, 1]))
                 weights = solved[:, 0] + taken * solved[:, 1]
@@ -156,12 +157,11 @@ def sparse(
     return found
 
 
-def _symmetric_solve(matrix: csc_array, right: object):
+def _symmetric_solve(matrix: csc_array, right: np.ndarray) -> np.ndarray:
     options = {"SymmetricMode": True}
-    factors = splu(
-        csc_array(matrix), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options
+    return splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options).solve(
+        right
     )
-    return factors.solve(right)
 
 
 def _common(z: Tensor) -> Tensor:

@@ -87,9 +87,7 @@ def advise(
         loss = mean_over_assays(found[smaller[-1]], found[enough], seed=seed)
         sentence += f"; the next smaller level, {smaller[-1]:,}, differs by {_signed(loss)}"
     if len(whole) < LEAST_ASSAYS:
-        sentence += (
-            f". Of other proteins this says little: that needs {LEAST_ASSAYS} assays or more"
-        )
+        sentence += f". It speaks of these assays; to speak of others, give {LEAST_ASSAYS} or more"
     scores = (curve[enough].value, best, curve[best].value, errors[enough])
     return Advice(enough, level, *scores, f"{sentence}.")
 
