@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -20,11 +21,17 @@ from rd_lightning.fitting.state import FitState
 from ..conftest import family_rows
 
 fuzzed = settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 MINI = get_family("mini").members[0]
+
+
+@pytest.fixture(autouse=True)
+def _unchecked(monkeypatch):
+    """Annotations are checked while tests run; here the readers' own checks are."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +69,9 @@ READERS: dict[str, Callable[[Path], object]] = {
 
 
 def read(name: str, content: bytes, real: Path, tmp_path: Path) -> None:
-    shutil.copytree(real, tmp_path, dirs_exist_ok=True)
     path = tmp_path / name
+    if name.startswith("head/"):  # which has two files
+        shutil.copytree(real / "head", tmp_path / "head", dirs_exist_ok=True)
     path.write_bytes(content)
     try:
         READERS[name](path)
