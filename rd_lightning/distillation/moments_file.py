@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..runtime.files import read_tensors, write_tensors
 
 KIND = "moments"
@@ -59,22 +59,22 @@ def read_moments(path: str | os.PathLike, device: str | torch.device = "cpu") ->
             right shape.
     """
     tensors, header = read_tensors(path, KIND, device)
-    try:
-        found = MomentsFile(
-            tuple(header["dims"]),
-            header["precision"],
-            tensors["states"],
-            tensors.get("heldout"),
-            tensors.get("shift"),
-            header,
-        )
-    except KeyError as error:
-        raise InputError(f"{path}: not moments ({error} is missing)") from error
-    width = sum(found.dims)
+    if missing := [key for key in ("dims", "precision") if key not in header]:
+        raise InputError(f"{path}: not moments ({missing[0]!r} is missing)")
+    if "states" not in tensors:
+        raise InputError(f"{path}: not moments ('states' is missing)")
+    dims, precision = header["dims"], header["precision"]
+    if not isinstance(dims, list) or not dims or any((whole_number(d) or 0) < 1 for d in dims):
+        raise InputError(f"{path}: not moments (dims are {dims})")
+    if not isinstance(precision, str):
+        raise InputError(f"{path}: not moments (precision is {precision})")
+    width = sum(dims)
     size = width**2 + width + 1
-    shapes = {"states": (len(found.states), size), "heldout": (size,), "shift": (width,)}
-    for name, shape in shapes.items():
-        tensor = getattr(found, name)
+    groups = max([1, *tensors["states"].shape[:1]])
+    for name, shape in {"states": (groups, size), "heldout": (size,), "shift": (width,)}.items():
+        tensor = tensors.get(name)
         if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != torch.float64):
             raise InputError(f"{path}: {name} is not float64 of shape {shape}")
-    return found
+    states, heldout, shift = (tensors.get(name) for name in ("states", "heldout", "shift"))
+    assert states is not None
+    return MomentsFile(tuple(dims), precision, states, heldout, shift, header)

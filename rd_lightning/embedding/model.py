@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -44,9 +44,7 @@ class RDModel(NestedModel, L.LightningModule):
         torch.Size([1, 12, 64])
     """
 
-    def predict_step(
-        self, batch: SequenceBatch | Tensor | Sequence[Tensor], batch_idx: int = 0
-    ) -> dict[Pooling, Tensor] | Tensor:
+    def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[Pooling, Tensor] | Tensor:
         """Vectors of a batch of sequences by :attr:`poolings`: (sequences, width), or
         (residues, width). Of a batch of tokens, alone or as a ``TensorDataset`` gives it,
         ``model(tokens)``.

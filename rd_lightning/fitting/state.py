@@ -207,7 +207,7 @@ class FitState:
         try:
             state.identity = dict(file.header["identity"])
             state.parts = [Part(**part) for part in file.header["parts"]]
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not the state of a fit ({error} is missing)") from error
         if file.heldout is None:
             raise InputError(f"{path}: not the state of a fit (heldout is missing)")

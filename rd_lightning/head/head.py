@@ -324,7 +324,6 @@ def reach(head: RDHead, level: str | None, width: int | None) -> tuple[int, int]
         return head.level(level), head.dims[head.level(level) - 1]
     if width is None:
         return head.num_levels, head.width
-    columns = whole_number(width)
-    if columns is None or not 1 <= columns <= head.width:
+    if (columns := whole_number(width)) is None or not 1 <= columns <= head.width:
         raise InputError(f"width is a whole number from 1 to {head.width}, not {width!r}")
     return next(k for k, d in enumerate(head.dims, start=1) if d >= columns), columns

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, whole_number
 from ..runtime.files import read_tensors, write_json, write_tensors
 from .report import FitReport
 
@@ -63,10 +63,19 @@ def read_pretrained(folder: Path) -> Pretrained:
     try:
         dims = config["dims"]
         members = config.get("member_dims", dims)  # absent in files of before there was keep=
-        report = FitReport.from_dict(config["report"])
-        return Pretrained(config["names"], dims, members, tensors, report)
-    except (KeyError, TypeError) as error:
+        names, report = config["names"], FitReport.from_dict(config["report"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}: the files do not fit each other ({error})") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{folder / CONFIG_FILE}: names are not a list of words: {names}")
+    for key, widths in (("dims", dims), ("member_dims", members)):
+        if (
+            not isinstance(widths, list)
+            or not widths
+            or any(whole_number(w) is None for w in widths)
+        ):
+            raise InputError(f"{folder / CONFIG_FILE}: {key} are not whole numbers: {widths}")
+    return Pretrained(names, dims, members, tensors, report)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
