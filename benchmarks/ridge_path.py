@@ -4,8 +4,8 @@
 
 Both loops standardise each training set once with StandardScaler. ``Ridge`` gives the held-out
 predictions of all penalties and no choice among them; ``GridSearchCV`` of Ridge chooses one on the
-inner folds and predicts with it. Ours does both. ``--folds 1`` holds out one of the five folds only, on every side:
-folds share no work, so that the ratio is the same.
+inner folds and predicts with it. Ours does both. ``--folds 1`` holds out one of the five folds
+only, on every side: folds share no work, so that the ratio is the same.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def ridge_loop(x: Tensor, y: Tensor, folds: Sequence[Split], widths: Sequence[in
 
 
 def search_loop(x: Tensor, y: Tensor, folds: Sequence[Split], widths: Sequence[int]) -> np.ndarray:
-    """A search over all penalties on the inner folds, for each fold and width; predictions (w, n)."""
+    """A search over all penalties on the inner folds, for each width; predictions (w, n)."""
     found = np.full((len(widths), len(x)), np.nan)
     for split in folds:
         train, test, target = _arrays(x, y, split)

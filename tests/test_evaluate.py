@@ -254,7 +254,7 @@ def test_all_bad_files_are_named_and_the_others_go_on(inside, capsys):
 def test_what_was_done_about_equal_sequences_is_said(inside):
     table = pd.read_csv("assays/P1.csv")
     silent = table.head(3).assign(mutant=table.head(3).mutant + f":{WILD[39]}40{WILD[39]}")
-    silent = silent[~silent.mutant.str.contains(f"[A-Z]40[A-Z]:")]
+    silent = silent[~silent.mutant.str.contains("[A-Z]40[A-Z]:")]
     both = pd.concat([table, silent]).assign(fold_random_5=lambda t: np.arange(len(t)) % 5)
     both.to_csv("silent.csv", index=False)
     run_here("assays=silent.csv", "representations=[one_hot]", "num_resamples=10", "out=silent")
