@@ -53,8 +53,7 @@ def ridge_loop(x: Tensor, y: Tensor, folds: Sequence[Split], widths: Sequence[in
 
 
 def search_loop(x: Tensor, y: Tensor, folds: Sequence[Split], widths: Sequence[int]) -> np.ndarray:
-    """A search over all penalties on the inner folds, for each fold and width; predictions
-    (w, n)."""
+    """A search over all penalties on the inner folds, for each width; predictions (w, n)."""
     found = np.full((len(widths), len(x)), np.nan)
     for split in folds:
         train, test, target = _arrays(x, y, split)
