@@ -72,8 +72,9 @@ def check_widths(
                 )
         return None
     listed = isinstance(level_widths, Iterable) and not isinstance(level_widths, str)
-    keep = [whole_number(width) for width in level_widths] if listed else []
-    if len(keep) != len(dims) or None in keep:
+    read = [whole_number(width) for width in level_widths] if listed else []
+    keep = [width for width in read if width is not None]
+    if not len(keep) == len(read) == len(dims):
         raise InputError(
             f"keep lists a number of columns for each of {', '.join(names)}, not {level_widths}"
         )

@@ -122,7 +122,7 @@ def check_rule(rule: Any, num_inputs: int | None = None) -> ComponentRule:
                 f"num_components={number}, but the first regression has {num_inputs} inputs"
             )
         return number
-    if isinstance(rule, Real) and not isinstance(rule, (int, bool)) and 0 < rule <= 1:
+    if isinstance(rule, Real) and not isinstance(rule, (int, bool)) and 0 < float(rule) <= 1:
         return float(rule)
     raise InputError(
         "num_components is marchenko_pastur, heldout, a whole number from 1 or a share of variance "

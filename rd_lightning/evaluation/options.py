@@ -89,7 +89,10 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
     found = {key: v for key, v in asdict(options).items() if key not in _CHANGES_NO_SCORE}
     for name in ("pooling", "probes", "representations"):
         found[name] = listed(found[name])
-    found["assays"] = seen(options.assays)
+    several = None if options.assays is None else listed(options.assays)
+    found["assays"] = several and [seen(path) for path in several]
+    if several and len(several) == 1:
+        (found["assays"],) = found["assays"]
     found["family"] = {**options.family, "weights": seen(options.family.get("weights"))}
     if not options.training_set.enabled:
         found["training_set"] = {"enabled": False}

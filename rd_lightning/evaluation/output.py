@@ -78,7 +78,7 @@ def _training(job: EvaluateJob, scored: Sequence[Scored]) -> pd.DataFrame | None
     table = summarise(job.refits)
     of_refits = pd.concat([s.refits for s in scored], ignore_index=True)
     keys = ["kind", "share", "draw", "level"]
-    mean = of_refits.groupby(keys, as_index=False)[["spearman", FOLD_MEAN]].mean()
+    mean = pd.DataFrame(of_refits.groupby(keys, as_index=False)[["spearman", FOLD_MEAN]].mean())
     table["level"] = table["stage"].str.split("->").str[1]
     return table.merge(mean, how="left", on=keys).drop(columns="level")
 

@@ -296,7 +296,7 @@ def _where(place: str) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _hub_answers(minute: int) -> bool:
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # pyright: ignore[reportPrivateImportUsage]
 
     try:
         return bool(get_session().head(constants.ENDPOINT, timeout=5).status_code)

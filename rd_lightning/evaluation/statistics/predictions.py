@@ -181,8 +181,12 @@ class Predictions:
                     key = Key(header["assay"], *rest)
                     found.add(key, truths[key.scheme], tensors[f"guess_{i}"].numpy())
                 for i, widening in enumerate(header.get("widening", [])):
-                    known = (tensors[f"{name}_{i}"].numpy() for name in ("folds", "clusters"))
-                    found.describe(header["assay"], schemes[i], Rows(*known, widening))
+                    folds, clusters = (
+                        tensors[f"folds_{i}"].numpy(),
+                        tensors[f"clusters_{i}"].numpy(),
+                    )
+                    rows = Rows(folds, clusters, widening)
+                    found.describe(header["assay"], schemes[i], rows)
             except KeyError as error:
                 raise InputError(f"{path}: not predictions ({error} is missing)") from error
         return found

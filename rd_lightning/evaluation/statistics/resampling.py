@@ -152,7 +152,8 @@ def mean_over_assays(
         draws = draws - [r.draws[score] for r in theirs]
     kept = np.flatnonzero(np.isfinite(values))
     if len(kept) == 0:
-        return Interval(*[float("nan")] * 5, 0)
+        nan = float("nan")
+        return Interval(nan, nan, nan, nan, nan, 0)
     draws = draws[kept]
     generator = np.random.default_rng(seed)
     shape = (draws.shape[1], len(kept))
