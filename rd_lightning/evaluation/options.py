@@ -92,7 +92,7 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
     several = None if options.assays is None else listed(options.assays)
     found["assays"] = several and [seen(path) for path in several]
     if several and len(several) == 1:
-        (found["assays"],) = found["assays"]
+        found["assays"] = seen(several[0])
     found["family"] = {**options.family, "weights": seen(options.family.get("weights"))}
     if not options.training_set.enabled:
         found["training_set"] = {"enabled": False}
