@@ -240,7 +240,7 @@ def compute_in_processes(rank: int, port: int, folder: str) -> None:
     def counted(function):
         def call(tensor, *args, **kwargs):
             sizes.append(
-                sum(t.numel() for t in tensor) if isinstance(tensor, list) else len(tensor)
+                sum(t.numel() for t in tensor) if isinstance(tensor, list) else tensor.numel()
             )
             return function(tensor, *args, **kwargs)
 
