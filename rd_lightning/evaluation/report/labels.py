@@ -36,12 +36,14 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
 
 
 def spread(wanted: Sequence[float]) -> list[float]:
-    """Ascending places at least :data:`APART` from each other, near those wanted.
+    """Ascending places at least :data:`APART` from each other, near those wanted, and none above 1.
 
     Neighbours that are too near form a group about their mean (pool adjacent violators).
     """
     groups: list[list[float]] = []
-    for i, place in enumerate(wanted):
+    most = 1 - APART * (len(wanted) - 1)
+    inside = (min(place, most + APART * i) for i, place in enumerate(wanted))
+    for i, place in enumerate(inside):
         groups.append([place - APART * i])
         while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
             groups[-2:] = [groups[-2] + groups[-1]]

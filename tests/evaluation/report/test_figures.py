@@ -168,6 +168,7 @@ def test_names_are_spread_as_little_as_can_be():
     assert spread([]) == [] and spread([0.3]) == [0.3]
     assert spread([0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9])
     assert spread([0.5, 0.5, 0.5]) == pytest.approx([0.5 - APART, 0.5, 0.5 + APART])
+    assert spread([0.5, 1.2, 1.3]) == pytest.approx([0.5, 1 - APART, 1])
     assert spread([0.2, 0.21, 0.8]) == pytest.approx([0.205 - APART / 2, 0.205 + APART / 2, 0.8])
 
 
