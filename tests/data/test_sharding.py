@@ -72,7 +72,12 @@ def _number(store, number: int) -> int:
 
 def test_parts():
     assert parse_part(None) == (1, 1)
-    assert parse_part("2/4") == (2, 4)
+    assert [parse_part(part) for part in ("1/1", "1/4", "2/4", "4/4")] == [
+        (1, 1),
+        (1, 4),
+        (2, 4),
+        (4, 4),
+    ]
     for wrong in ("0/4", "5/4", "2", "2/", "/4", "a/b", "1/0", "-1/4"):
         with pytest.raises(InputError, match="part is i/n"):
             parse_part(wrong)
