@@ -104,9 +104,9 @@ def test_singles_against_doubles():
     assay = read_assay(real_assay("TCRG1_MOUSE_Tsuboyama_2023_1E0L.multiples"))
     split = depth_split(assay)
     assert assay.depths is not None
-    assert set(assay.depths[split.train].tolist()) == {1} and len(split.train) == 618
-    # 44 of the 484 rows that name two mutations name a silent one: they are single mutants.
-    assert set(assay.depths[split.test].tolist()) == {2} and len(split.test) == 440
+    assert set(assay.depths[split.train].tolist()) == {1} and len(split.train) == 665
+    # 47 of the 484 rows that name two mutations name a silent one: they are single mutants.
+    assert set(assay.depths[split.test].tolist()) == {2} and len(split.test) == 437
     with pytest.raises(InputError, match="0 variants with 3 mutations"):
         depth_split(assay, test=3)
     with pytest.raises(InputError, match="both variants of 1"):
