@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from esm.model.esm2 import ESM2  # noqa: E402
@@ -21,6 +22,11 @@ from rd_lightning.families import Family, Member  # noqa: E402
 from rd_lightning.families import family as registry  # noqa: E402
 from rd_lightning.fitting.output import Fitted  # noqa: E402
 from rd_lightning.fitting.state import FitState  # noqa: E402
+
+# The same examples in every run; a long search takes others each time.
+hypothesis.settings.register_profile("same", derandomize=True)
+if "FUZZ_EXAMPLES" not in os.environ:
+    hypothesis.settings.load_profile("same")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEEDS = (0, 1, 2)
