@@ -88,8 +88,7 @@ def load(member: Member, folder: Path | None) -> nn.Module:
         InputError: there is no such model, a weight is missing, or its embeddings are of another
             width than the member's. Code that comes with a model is never run.
     """
-    auto_model = _transformers().AutoModel
-    place = _place(member.checkpoint, folder)
+    auto_model, place = _transformers().AutoModel, _place(member.checkpoint, folder)
     # Parts without weights get random ones, which may not move the caller's generator.
     with _reading(place, "model"), torch.random.fork_rng(devices=[]):
         model, found = auto_model.from_pretrained(
@@ -98,8 +97,11 @@ def load(member: Member, folder: Path | None) -> nn.Module:
             attn_implementation="sdpa",
             dtype=torch.float32,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # refused below, by the whole name
             output_loading_info=True,
         )
+    for key in found["mismatched_keys"]:  # a name, or by version a name and two shapes
+        raise InputError(f"{place}: {key} is of another shape than config.json says")
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(_UNUSED))
     if missing:
         raise InputError(f"{place}: {len(missing)} weight(s) are missing, such as {missing[0]}")
@@ -286,8 +288,7 @@ def _transformers() -> Any:
 
 
 def _where(place: str) -> dict[str, Any]:
-    """Of a repository, only its copy in the cache where the Hub cannot be reached: transformers
-    would try for half a minute, with two warnings each time."""
+    """Without the Hub, only the cache: transformers would try for half a minute, and warn."""
     if Path(place).exists() or _hub_answers(int(time.monotonic() // 60)):
         return {}
     return {"local_files_only": True}
@@ -295,11 +296,11 @@ def _where(place: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _hub_answers(minute: int) -> bool:
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session  # pyright: ignore[reportPrivateImportUsage]
+    from huggingface_hub import constants, utils
 
     try:
-        return bool(get_session().head(constants.ENDPOINT, timeout=5).status_code)
+        session = utils.get_session()  # pyright: ignore[reportPrivateImportUsage]
+        return bool(session.head(constants.ENDPOINT, timeout=5).status_code)
     except Exception:  # requests and httpx each raise their own; no common base
         return False
 

@@ -504,3 +504,33 @@ def test_an_encoder_decoder_is_refused(tmp_path, members):
     config = [members[0], {"name": "T5", "path": str(tmp_path / "t5")}]
     with pytest.raises(InputError, match="t5: a t5 is not an encoder"):
         family_from_config({"name": "x", "members": config})
+
+
+def test_without_the_hub_the_cache_is_asked_at_once(tmp_path):
+    """No retries and none of their warnings; in a process of its own, as the address is read at
+    import."""
+    code = (
+        "import logging; logging.basicConfig()\n"
+        "from rd_lightning.families import family_from_config\n"
+        "members = [{'name': n, 'path': f'org/{n}'} for n in 'ab']\n"
+        "try: family_from_config({'name': 'x', 'members': members})\n"
+        "except ValueError as error: print(error)\n"
+    )
+    environment = {**clean_environment(), "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.startswith("org/a: not a readable configuration of Hugging Face; ")
+    assert "Retrying" not in done.stderr, "transformers' own retries take half a minute"
+
+
+def test_weights_of_another_shape_name_the_tensor(tmp_path):
+    transformers.EsmModel(settings(8, 1, 2)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    key = "encoder.layer.0.output.dense.bias"
+    save_file({**weights, key: torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError) as caught:
+        load(Member("a", 8, str(tmp_path), 1, 2), None)
+    assert str(tmp_path) in str(caught.value) and key in str(caught.value)
+    assert "\n" not in str(caught.value)
