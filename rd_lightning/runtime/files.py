@@ -113,8 +113,9 @@ def read_tensors(
 
 
 def existing_folder(path: Path) -> Path:
-    """The nearest folder above a path that there is."""
-    return next(folder for folder in path.absolute().parents if folder.exists())
+    """The path itself if it is a folder, else the nearest folder above it."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def open_tensors(
