@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import warnings
-import zipfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -13,11 +11,9 @@ import torch
 from torch import nn
 
 from ..errors import InputError, reason
-from ..runtime.files import atomic_path, open_tensors
+from ..runtime.files import open_tensors
+from .download import downloaded
 from .family import Family, Member, register_family
-
-FAIR_ESM = "https://dl.fbaipublicfiles.com/fair-esm/models"
-"""Where fair-esm keeps its checkpoints."""
 
 
 def load_esm2(member: Member, folder: Path | None) -> nn.Module:
@@ -36,10 +32,7 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
 
     name = f"{member.checkpoint}.pt"
     if folder is None:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / name
-        again = "remove it, and it is downloaded again"
-        if not path.is_file():
-            _download(f"{FAIR_ESM}/{name}", path, member)
+        path, again = downloaded(member), "remove it, and it is downloaded again"
     else:
         path, again = Path(folder) / name, "download it again"
         if not path.is_file():
@@ -64,21 +57,6 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
             f"{model.embed_dim} columns, not {member.num_layers} of {member.width}; {again}"
         )
     return _encoder(model)
-
-
-def _download(url: str, path: Path, member: Member) -> None:
-    """Whole or not at all."""
-    try:
-        with atomic_path(path) as temporary:
-            torch.hub.download_url_to_file(url, str(temporary), progress=False)
-            if not zipfile.is_zipfile(temporary):
-                raise OSError("what came is cut short, or no checkpoint")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise InputError(
-            f"the weights of ESM-2 {member.name} are not in {path.parent} and could not be "
-            f"downloaded from {url} ({reason(error)}); try again, or put {path.name} into a folder "
-            "of yours and name it: family.weights=DIR"
-        ) from error
 
 
 def load_mini(member: Member, folder: Path | None) -> nn.Module:

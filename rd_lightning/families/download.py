@@ -1,22 +1,54 @@
-"""What ESM-2's checkpoints take to download: said before it begins."""
+"""The checkpoints that fair-esm publishes: where they are kept, how they come, what they take."""
 
 from __future__ import annotations
 
+import http.client
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from .builtin import ESM2
+from ..errors import InputError, reason
+from ..runtime.files import atomic_path
 from .family import Family, Member
 
+FAIR_ESM = "https://dl.fbaipublicfiles.com/fair-esm/models"
+"""Where fair-esm publishes its checkpoints."""
+_FAMILY = "esm2"
+"""The registered family that is made of them."""
 _BYTES = {True: 2, False: 4}
 """Of a weight, by whether the member is one of the two largest: fair-esm has those in float16."""
 
 
 def checkpoints_folder() -> Path:
-    """Where fair-esm keeps what it downloads."""
+    """Where fair-esm keeps what it downloads: torch's hub cache."""
     return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def downloaded(member: Member) -> Path:
+    """A member's checkpoint on this machine; downloaded first, whole or not at all, where it is
+    not there.
+
+    Raises:
+        InputError: it cannot be downloaded.
+    """
+    path = checkpoints_folder() / f"{member.checkpoint}.pt"
+    if path.is_file():
+        return path
+    url = f"{FAIR_ESM}/{path.name}"
+    try:
+        with atomic_path(path) as temporary:
+            torch.hub.download_url_to_file(url, str(temporary), progress=False)
+            if not zipfile.is_zipfile(temporary):
+                raise OSError("what came is cut short, or no checkpoint")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise InputError(
+            f"the weights of ESM-2 {member.name} are not in {path.parent} and could not be "
+            f"downloaded from {url} ({reason(error)}); try again, or put {path.name} into a folder "
+            "of yours and name it: family.weights=DIR"
+        ) from error
+    return path
 
 
 def to_download(family: Family, members: Iterable[Member], weights: object) -> dict[str, int]:
@@ -25,7 +57,7 @@ def to_download(family: Family, members: Iterable[Member], weights: object) -> d
     Args:
         weights: folder that the user named, from which nothing is downloaded.
     """
-    if family.name != ESM2.name or weights is not None:
+    if family.name != _FAMILY or weights is not None:
         return {}
     folder = checkpoints_folder()
     missing = [m for m in members if not (folder / f"{m.checkpoint}.pt").exists()]
