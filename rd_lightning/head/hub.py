@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from .pretrained import RUN_HEAD
 
 CARD_FILE = "README.md"
@@ -180,6 +179,6 @@ def _reason(error: Exception, revision: str | None) -> str:
         )
     if status in (401, 403):
         return f"not allowed (HTTP {status}); {_LOG_IN}, one that may do this"
-    line = textwrap.shorten(" ".join(str(error).split()), 160, placeholder=" ...")
+    line = reason(error) if str(error).strip() else "no reason given"
     advice = "" if isinstance(error, ValueError) else "; check the network and try again"
-    return f"{type(error).__name__}: {line or 'no reason given'}{advice}"
+    return f"{type(error).__name__}: {line}{advice}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..errors import InputError, whole_number
-from ..runtime.files import read_tensors, write_json, write_tensors
+from ..runtime.files import read_json, read_tensors, write_json, write_tensors
 from .report import FitReport
 
 TENSORS_FILE, CONFIG_FILE = "head.safetensors", "config.json"
@@ -81,10 +80,7 @@ def read_pretrained(folder: Path) -> Pretrained:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; a head is a folder with {CONFIG_FILE}")
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    if not isinstance(config, dict) or config.get("kind") != KIND:
+    config = read_json(path, "save or download the head again")
+    if config.get("kind") != KIND:
         raise InputError(f"{path}: not the configuration of an RDHead")
     return config

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, reason
 from ...runtime.files import atomic_path, safe_name
 from ...runtime.precision import dtype_name
 from .base import Description, Embedded, Writer
@@ -167,8 +167,7 @@ class EmbeddingFile:
         except InputError:
             raise
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{self.path}: {problem} ({reason}); make it again") from error
+            raise InputError(f"{self.path}: {problem} ({reason(error)}); make it again") from error
 
     def close(self) -> None:
         self._file.close()
