@@ -228,6 +228,40 @@ def test_a_folder_of_before_is_refused(inside, capsys):
     assert "/older is of an evaluation by another version, which scores in another way" in error
 
 
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _without_one_scheme(path: Path) -> None:
+    frame = pd.read_parquet(path)
+    frame[frame.scheme != "modulo"].to_parquet(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage", "words"),
+    [
+        ("run.json", _cut, "not JSON, or cut short"),
+        ("parts/P1.????????????????.parquet", _cut, "and the assay is scored again"),
+        ("parts/P1.*.refits.parquet", Path.unlink, "and the assay is scored again"),
+        (
+            "parts/P1.????????????????.parquet",
+            _without_one_scheme,
+            "P1: 2 of the 3 planned combinations of representation, scheme, pooling, probe",
+        ),
+    ],
+)
+def test_what_a_run_left_is_whole_or_refused(inside, capsys, tmp_path, pattern, damage, words):
+    base = ("assays=assays/P1.csv", "representations=[one_hot]", "num_resamples=10")
+    run_here(*base, f"out={tmp_path}")
+    assert set(pd.read_parquet(tmp_path / "results.parquet").scheme) == {
+        *("random", "modulo", "contiguous")
+    }
+    (path,) = tmp_path.glob(pattern)
+    damage(path)
+    error = refused(capsys, *base, f"out={tmp_path}")
+    assert words in error and str(tmp_path) in error
+
+
 def test_all_bad_files_are_named_and_the_others_go_on(inside, capsys):
     folder = Path("some_bad")
     folder.mkdir()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,9 +124,7 @@ class EvaluateJob:
     @cached_property
     def levels(self) -> dict[str, int]:
         """Width by name; empty without a fit."""
-        if self.fitted is None:
-            return {}
-        return dict(zip(self.fitted.head.names, self.fitted.head.dims, strict=True))
+        return {} if self.fitted is None else self.fitted.levels
 
     @cached_property
     def representations(self) -> list[Representation]:
@@ -254,7 +253,9 @@ class EvaluateJob:
     ) -> Scored:
         """Read, or scored and kept."""
         if self.folder.done(assay):
-            return Scored(*self.folder.read(assay))
+            results, refitted = self.folder.read(assay)
+            self._check_whole(assay, results)
+            return Scored(results, refitted)
         rows = {} if self.fitted is None else self.embedder.embed(assay, on_residues)
         scoring = self.scoring(assay)
         found, predictions = score_assay(
@@ -268,8 +269,22 @@ class EvaluateJob:
         refit_scores = score_refits(assay, rows, self.refits, self.levels, scoring)
         refitted = pd.DataFrame(refit_scores, columns=list(REFIT_COLUMNS))
         results = pd.DataFrame(found)
+        self._check_whole(assay, results)
         self.folder.write(assay, results, refitted, predictions)
         return Scored(results, refitted)
+
+    def _check_whole(self, assay: Assay, results: pd.DataFrame) -> None:
+        """Everything that was to be scored has scores, and nothing else does."""
+        columns = ["representation", "scheme", "pooling", "probe"]
+        names = [r.name for r in self.representations] + [ONE_HOT] * (ONE_HOT in self.names)
+        planned = set(product(names, self.splits[assay.name], self.poolings, self.probes))
+        found = set(results[columns].itertuples(index=False, name=None))
+        if found != planned:
+            raise InputError(
+                f"{assay.name}: {len(found & planned)} of the {len(planned)} planned combinations "
+                f"of {', '.join(columns)} were scored, and {len(found - planned)} others; remove "
+                f"{self.folder.part(assay)}, and the assay is scored again"
+            )
 
     def predictions(self) -> Predictions:
         """Of the assays that are scored."""

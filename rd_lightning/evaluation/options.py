@@ -89,10 +89,8 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
     found = {key: v for key, v in asdict(options).items() if key not in _CHANGES_NO_SCORE}
     for name in ("pooling", "probes", "representations"):
         found[name] = listed(found[name])
-    several = None if options.assays is None else listed(options.assays)
-    found["assays"] = several and [seen(path) for path in several]
-    if several and len(several) == 1:
-        found["assays"] = seen(several[0])
+    assays = [seen(path) for path in listed(options.assays or [])]
+    found["assays"] = assays[0] if len(assays) == 1 else assays
     found["family"] = {**options.family, "weights": seen(options.family.get("weights"))}
     if not options.training_set.enabled:
         found["training_set"] = {"enabled": False}

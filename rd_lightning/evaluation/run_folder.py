@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..errors import InputError
-from ..runtime.files import atomic_path, safe_name, write_json
+from ..errors import InputError, reason
+from ..runtime.files import atomic_path, read_json, safe_name, write_json
 from ..runtime.provenance import differences, digest_of
 from .assays.assay import Assay
 from .statistics.predictions import Predictions
@@ -36,7 +35,7 @@ class RunFolder:
         path = self.path / MANIFEST
         if not path.exists():
             return False
-        there = json.loads(path.read_text())
+        there = read_json(path, "choose another out")
         if there.get("scores") != manifest.get("scores"):
             raise InputError(
                 f"{self.path} is of an evaluation by another version, which scores in another way; "
@@ -66,9 +65,13 @@ class RunFolder:
         return self.part(assay).exists()
 
     def read(self, assay: Assay) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Scores, and those of refits, of an assay that is done."""
+        """Scores, and those of refits, of an assay that is done.
+
+        Raises:
+            InputError: a file is damaged or gone.
+        """
         path = self.part(assay)
-        return pd.read_parquet(path), pd.read_parquet(_of_refits(path))
+        return _read_frame(path, path), _read_frame(_of_refits(path), path)
 
     def write(
         self,
@@ -98,6 +101,15 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """Parquet, whole or not at all."""
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+def _read_frame(path: Path, part: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's are of both kinds
+        raise InputError(
+            f"{path}: damaged ({reason(error)}); remove {part}, and the assay is scored again"
+        ) from error
 
 
 def _of_refits(part: Path) -> Path:

@@ -140,13 +140,13 @@ def sparse(
         base = _common(training.z[:, :width])
         d, asked = (csc_array((part[:, :width] - base).numpy()) for part in (training.z, test))
         for rows, left_out in training.fits():
-            own, level = d[rows.numpy()], y[rows.numpy()].mean()
-            mean = own.mean(axis=0)
+            own, of_rows = d[rows.numpy()], y[rows.numpy()]
+            mean, level = own.mean(axis=0), of_rows.mean()
             # The left-out rows' entries and the test rows', about the mean of the fitted ones.
             others = asked if left_out is None else d[left_out.numpy()]
             gram, both = own.T @ own, np.empty((width, 2))
-            both[:, 0], both[:, 1] = own.T @ (y[rows.numpy()] - level), mean
-            both[:, 0] -= mean * (y[rows.numpy()] - level).sum()
+            both[:, 0], both[:, 1] = own.T @ (of_rows - level), mean
+            both[:, 0] -= mean * (of_rows - level).sum()
             for j, penalty in enumerate(penalties.tolist()):
                 solved = _symmetric_solve(csc_array(gram + penalty * eye_array(width)), both)
                 number = len(rows)
