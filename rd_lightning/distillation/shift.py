@@ -48,13 +48,12 @@ def nearest_of_ranks(
     Args:
         sums, count: of this rank's rows.
     """
-    own, shift = count.item(), torch.zeros_like(sums) if shift is None else shift.clone()
-    sums, count = sums.clone(), count.clone()
-    distributed.all_reduce_sum_(sums, group)
-    if not distributed.all_reduce_sum_(count, group):
+    whole = distributed.all_reduce_sum_(torch.cat([sums, count[None]]), group)
+    if not whole[-1]:
         return None
+    shift = torch.zeros_like(sums) if shift is None else shift.clone()
     near = sums.new_zeros(distributed.world_size(group))
-    if own:  # in (0, 1]; 0 for a rank without rows
-        near[distributed.rank(group)] = 1 / (1 + distance(shift, sums / count))
+    if count:  # in (0, 1]; 0 for a rank without rows
+        near[distributed.rank(group)] = 1 / (1 + distance(shift, whole[:-1] / whole[-1]))
     source = int(distributed.all_reduce_sum_(near, group).argmax())
     return distributed.broadcast_(shift, source, group)
