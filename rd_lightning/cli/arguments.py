@@ -20,7 +20,6 @@ _FLAGS = {
     *TAKE_A_WORD,
     *COMPLETION,
 }
-_FASTA = (".fasta", ".fa", ".faa", ".fas", ".gz", ".zst", ".xz", ".bz2")
 
 
 def split_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -74,10 +73,13 @@ def misplaced(command: str, arguments: Sequence[str], keys: Sequence[str]) -> st
 
 def _meant(command: str, word: str) -> str:
     """What a file or folder is probably for."""
+    from ..data.fasta import COMPRESSED, SUFFIXES  # here: its libraries take time to import
+
+    is_fasta = word.endswith((*SUFFIXES, *COMPRESSED))
     if command == "evaluate":
         return f": assays={word}, or fit={word} for the folder that rd-fit wrote"
-    if command == "embed" and os.path.isdir(word) and not word.endswith(_FASTA):
+    if command == "embed" and os.path.isdir(word) and not is_fasta:
         return f": head={word}, or fasta={word} for a folder of FASTA files"
-    if os.path.exists(word) or word.endswith(_FASTA):
+    if os.path.exists(word) or is_fasta:
         return f": fasta={word}"
     return f"; 'rd-{command} --help' lists them"
