@@ -1,9 +1,12 @@
-"""The one exception for input that a user can fix, and the checks that raise it."""
+"""The exception for input that a user can fix, the checks that raise it, what errors say."""
 
 from __future__ import annotations
 
 import operator
+import os
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -65,6 +68,17 @@ def reason(error: BaseException) -> str:
         text = text.split("\n", 1)[1]
     line = textwrap.shorten(" ".join(text.split()), 160, placeholder=" ...")
     return line or type(error).__name__
+
+
+@contextmanager
+def of_file(path: str | os.PathLike) -> Iterator[None]:
+    """An error of the system inside names the file: those of ``write`` do not by themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def reported_elsewhere(message: str) -> InputError:

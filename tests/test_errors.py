@@ -1,8 +1,10 @@
 import copy
+import errno
+import os
 
 import pytest
 
-from rd_lightning.errors import InputError
+from rd_lightning.errors import InputError, of_file
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,9 @@ def test_a_message_is_one_line_that_can_be_printed(text, shown):
     assert len(str(error).splitlines()) == 1
     str(error).encode()
     assert str(copy.copy(error)) == str(error)  # as another process gets it
+
+
+def test_a_write_names_its_file(tmp_path):
+    with pytest.raises(OSError, match="x.bin") as raised, of_file(tmp_path / "x.bin"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert raised.value.filename == str(tmp_path / "x.bin")

@@ -17,7 +17,7 @@ from typing import IO, Literal
 
 import numpy as np
 
-from ..errors import InputError, check_choice
+from ..errors import InputError, check_choice, of_file
 from .fasta import Cleaned, Ids, Record, clean, fasta_files, nucleotide_share, read_records
 from .store import ENTRY, ScanSummary, SequenceStore
 
@@ -79,7 +79,8 @@ def scan_fasta(
     folder = Path(folder or tempfile.mkdtemp(prefix="rd_lightning-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        summary = _Scan(path, folder, on_invalid, ids).run(on_nucleotides)
+        with of_file(folder):
+            summary = _Scan(path, folder, on_invalid, ids).run(on_nucleotides)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

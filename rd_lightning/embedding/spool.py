@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.store import read_at, write_at
-from ..errors import InputError
+from ..errors import InputError, of_file
 from ..runtime.files import read_json, write_json
 from ..runtime.provenance import differences
 from .pooling import Pooling
@@ -103,11 +103,13 @@ class Spool:
         for pooling, rows in vectors.items():
             raw = _raw(rows, self.dtype)
             at = 0
-            for index in sequences:
-                first, number = self._place(pooling, index)
-                _pwrite(self._files[pooling], raw[at : at + number], first * self._row)
-                at += number
-        self._mark(sequences)
+            with of_file(self.folder / f"{pooling}.raw"):
+                for index in sequences:
+                    first, number = self._place(pooling, index)
+                    _pwrite(self._files[pooling], raw[at : at + number], first * self._row)
+                    at += number
+        with of_file(self._log_path):
+            self._mark(sequences)
 
     def read(self, pooling: Pooling, index: int) -> Tensor:
         """(width,), or (residues, width), of the stored dtype."""
@@ -120,10 +122,11 @@ class Spool:
 
     def sync(self) -> None:
         """Make everything written so far durable."""
-        for descriptor in self._files.values():
-            os.fsync(descriptor)
-        if self._log is not None:
-            os.fsync(self._log)
+        with of_file(self.folder):
+            for descriptor in self._files.values():
+                os.fsync(descriptor)
+            if self._log is not None:
+                os.fsync(self._log)
         self._synced = time.monotonic()
 
     def close(self) -> None:
@@ -154,7 +157,9 @@ class Spool:
         if due:
             for descriptor in self._files.values():
                 os.fsync(descriptor)
-        os.write(self._log, np.array(sequences, np.uint32).tobytes())
+        numbers = np.array(sequences, np.uint32).tobytes()
+        while numbers:  # a nearly full disk takes a part
+            numbers = numbers[os.write(self._log, numbers) :]
         if due:
             os.fsync(self._log)
             self._synced = time.monotonic()

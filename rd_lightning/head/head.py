@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, whole_number
 from ..families.family import chain_text
+from ..runtime.files import write_text
 from .hub import CARD_FILE, PushToHub, local_folder
 from .model_card import model_card
 from .official import read_official
@@ -261,12 +262,11 @@ class RDHead(PushToHub, nn.Module):
     def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
         """Write the files of :meth:`save_pretrained` and the model card, ``README.md``."""
         self.save_pretrained(folder)
-        trained = any(True for _ in self.parameters())
-        widths = self.member_dims
+        trained, widths = any(True for _ in self.parameters()), self.member_dims
         card = model_card(
             self.names, self.dims, self.report, repo_id, member_dims=widths, trained=trained
         )
-        (Path(folder) / CARD_FILE).write_text(card, encoding="utf-8")
+        write_text(Path(folder) / CARD_FILE, card)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **hub: Any) -> RDHead:

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import InputError
-from .os_errors import from_text, of_file
+from ..errors import InputError, of_file
+from .os_errors import from_text
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 """What network file systems (CIFS) answer to fsync of a folder: the file itself is durable."""
@@ -58,8 +58,13 @@ def _sync_folder(folder: Path) -> None:
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write indented JSON, whole or not at all; NaN and infinity are a ValueError."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike, advice: str) -> dict[str, Any]:

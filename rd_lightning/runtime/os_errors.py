@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _FULL = "make room there, or choose another disk (the setting out; TMPDIR for temporary files)"
 _FORBIDDEN = "choose a folder that you may write to, or change its permissions"
@@ -35,17 +33,6 @@ def explained(error: OSError) -> str:
     where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     remedy = REMEDIES.get(error.errno)
     return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")
-
-
-@contextmanager
-def of_file(path: str | os.PathLike) -> Iterator[None]:
-    """An error inside names the file: those of ``write`` do not by themselves."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            error.filename = os.fspath(path)
-        raise
 
 
 def from_text(text: str, path: str | os.PathLike) -> OSError:

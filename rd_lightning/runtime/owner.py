@@ -43,7 +43,8 @@ def try_lock(path: Path) -> BaseFileLock | None:
             lock.release()
             return None
         if not path.stat().st_size:  # SoftFileLock writes the same
-            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
+            with suppress(OSError):  # a full disk: the lock is held without a name in it
+                path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         return lock
     raise AssertionError("unreachable")
 

@@ -1,5 +1,6 @@
 """One pass: ids under a rule, nucleotides, folders, and pipes that cannot be read twice."""
 
+import errno
 import os
 import threading
 
@@ -108,3 +109,16 @@ def test_a_system_without_pread(fasta, tmp_path, monkeypatch):
     with open(tmp_path / "raw", "wb+") as file:
         assert write_at(file.fileno(), memoryview(b"abc"), 2) == 3
         assert read_at(file.fileno(), 4, 1) == b"\0abc"
+
+
+def test_a_full_disk_is_named(tmp_path, fasta, monkeypatch):
+    """That of the store, not the one of the sequences."""
+    path = fasta(["MKV"])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("rd_lightning.data.scan._Scan._keep", full)
+    with pytest.raises(OSError, match="No space") as raised:
+        scan_fasta(path, folder=tmp_path / "store")
+    assert raised.value.filename == str(tmp_path / "store")

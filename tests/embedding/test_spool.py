@@ -1,5 +1,8 @@
 """What is written is read back; what a killed run left is told from what it did not."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -72,3 +75,29 @@ def test_a_damaged_log_or_file_is_said(tmp_path):
     (folder / "done.0").write_bytes(np.array([0, len(LENGTHS)], np.uint32).tobytes())
     with pytest.raises(InputError, match=r"done\.0: damaged; remove .* again"):
         spool.done()
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("call", "named"), [("pwrite", "mean.raw"), ("write", "done.0"), ("fsync", "s")]
+)
+def test_a_full_disk_is_named(tmp_path, monkeypatch, call, named):
+    Spool.prepare(tmp_path / "s", {})
+    spool = Spool(tmp_path / "s", LENGTHS, 4, torch.float32, ("mean", "residue"))
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space") as raised:
+        spool.write([0], vectors([0], 0))
+        spool.sync()
+    assert raised.value.filename.endswith(named)
+
+
+def test_a_disk_that_takes_a_part_of_the_log_gets_the_rest(tmp_path, monkeypatch):
+    Spool.prepare(tmp_path / "s", {})
+    spool = Spool(tmp_path / "s", LENGTHS, 4, torch.float32, ("mean", "residue"))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:3]))
+    spool.write([2, 0, 3], vectors([2, 0, 3], 0))
+    assert spool.done().tolist() == [True, False, True, True]

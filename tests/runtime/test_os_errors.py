@@ -6,19 +6,13 @@ import os
 import pytest
 
 from rd_lightning.runtime.files import atomic_path
-from rd_lightning.runtime.os_errors import REMEDIES, explained, from_text, of_file
+from rd_lightning.runtime.os_errors import REMEDIES, explained, from_text
 
 
 @pytest.mark.parametrize("number", REMEDIES)
 def test_every_known_error_names_path_and_remedy(number):
     said = explained(OSError(number, os.strerror(number), "/a/b"))
     assert said == f"/a/b: {os.strerror(number)}; {REMEDIES[number]}"
-
-
-def test_a_write_names_its_file(tmp_path):
-    with pytest.raises(OSError, match="x.bin") as raised, of_file(tmp_path / "x.bin"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert raised.value.filename == str(tmp_path / "x.bin")
 
 
 def test_others_are_as_they_are():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ...display.markdown import NONE, number, one_line, table
-from ...runtime.files import atomic_path
+from ...runtime.files import write_text
 from ..statistics.contrasts import EQUAL_WIDTH
 from ..statistics.metrics import FOLD_MEAN, METRICS
 from ..statistics.predictions import Setting, Side
@@ -107,8 +107,7 @@ def write_summary(
     section("Training set", training, _training, said)
     said = "R2 of each stage's regression on held-out residues."
     section("Linearity", linearity, _linearity, said)
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines).rstrip() + "\n")
 
 
 def _by_setting(frame: pd.DataFrame, show: _Show) -> list[str]:
