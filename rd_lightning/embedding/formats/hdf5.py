@@ -24,6 +24,7 @@ from ...errors import InputError, reason
 from ...runtime.files import atomic_path, safe_name
 from ...runtime.precision import dtype_name
 from .base import Description, Embedded, Writer
+from .kept_errors import KeptErrors
 
 GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue"}
 METADATA = "rd_lightning"
@@ -46,7 +47,7 @@ class HDF5Writer(Writer):
 
     def _open(self, stack: ExitStack) -> None:
         temporary = stack.enter_context(atomic_path(self.path))
-        self._file = _open_file(stack, temporary, "w")
+        self._disk, self._file = _open_file(stack, temporary, "w")
         for pooling in self.description.poolings:
             self._file.create_group(GROUPS[pooling])
         self._index = _Index(self._file, self.description.num_records)
@@ -64,6 +65,7 @@ class HDF5Writer(Writer):
                 group[name] = group[first]
             else:
                 _create(group, name, vectors, self.description.dims[0])
+        self._disk.check()
 
 
 def _create(group: h5py.Group, name: str, vectors: Tensor, block: int) -> None:
@@ -125,16 +127,17 @@ class _Index:
         self._records.clear()
 
 
-def _open_file(stack: ExitStack, path: Path, mode: Literal["w", "r+"]) -> Any:
+def _open_file(stack: ExitStack, path: Path, mode: Literal["w", "r+"]) -> tuple[KeptErrors, Any]:
+    disk = stack.enter_context(KeptErrors(path, "wb+" if mode == "w" else "rb+"))
     # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
-    file: Any = stack.enter_context(h5py.File(path, mode, libver="latest"))
+    file: Any = stack.enter_context(h5py.File(disk, mode, libver="latest"))
     # The cache of metadata would grow to tens of megabytes with the number of datasets.
     settings = file.id.get_mdc_config()
     settings.set_initial_size = True
     settings.initial_size = settings.min_size = 1 << 20
     settings.max_size = 2 << 20
     file.id.set_mdc_config(settings)
-    return file
+    return disk, file
 
 
 def _write_metadata(file: h5py.File, description: Description) -> None:
@@ -226,7 +229,7 @@ class HDF5TopUp(Writer):
     def _open(self, stack: ExitStack) -> None:
         temporary = stack.enter_context(atomic_path(self.path))
         shutil.copyfile(self.old, temporary)
-        self._file = _open_file(stack, temporary, "r+")
+        self._disk, self._file = _open_file(stack, temporary, "r+")
 
     def _finish(self) -> None:
         _write_metadata(self._file, self.description)
@@ -238,3 +241,4 @@ class HDF5TopUp(Writer):
             dataset = self._file[GROUPS[pooling]][safe_name(record.id)]
             dataset.resize(vectors.shape[-1], axis=dataset.ndim - 1)
             dataset[..., self.old_width :] = _array(vectors[..., self.old_width :])
+        self._disk.check()
