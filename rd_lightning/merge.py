@@ -27,16 +27,13 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
-    from .fitting.output import refuse_used
-
     with output_folder(config, alone=True) as folder:
-        refuse_used(folder)
         _merge_into(folder, config)
 
 
 def _merge_into(folder: Path, config: DictConfig) -> None:
     from .display.console import plain_console
-    from .fitting.output import MOMENTS, write_state
+    from .fitting.output import MOMENTS, refuse_used, write_state
     from .fitting.state import FitState, solve_state
     from .fitting.summary import print_report
 
@@ -54,6 +51,7 @@ def _merge_into(folder: Path, config: DictConfig) -> None:
     for (_, of), present in Counter((part.plan, part.of) for part in total.parts).items():
         if present < of:
             console.print(f"note: {present} part(s) of {of} merged; the others are not in")
+    refuse_used(folder, total)
     options = {"solver": config.solver, "level_widths": config.keep, **config.regression}
     head = solve_state(total, options)
     write_state(total, head, folder, plain(config))

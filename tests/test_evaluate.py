@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from rd_lightning.evaluation.assays.splits import splits_of
 from rd_lightning.evaluation.probes.ridge import ridge_path
 from rd_lightning.evaluation.statistics.metrics import spearman
 from rd_lightning.families import sample_fasta
+from rd_lightning.runtime.owner import owned
 
 from .conftest import clean_environment
 
@@ -216,6 +218,12 @@ def test_what_changes_no_score_needs_no_other_folder(inside, capsys, monkeypatch
     run_here(*again, "training_set.num_draws=7", "nonlinear.bandwidth=2")  # switched off
     for other in ("seed=1", "pooling=[mutated]", "num_folds=3", "assays=assays/P1.csv"):
         assert "is of a run with other settings" in refused(capsys, *again, other)
+
+
+def test_one_writer(inside, capsys):
+    with owned(Path("busy")):
+        error = refused(capsys, "assays=assays/P1.csv", "representations=[one_hot]", "out=busy")
+    assert f"/busy is being written by another run (process {os.getpid()} on" in error
 
 
 def test_a_folder_of_before_is_refused(inside, capsys):

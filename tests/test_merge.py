@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from rd_lightning import RDHead
 from rd_lightning.fitting.state import FitState
 from rd_lightning.merge import main
+from rd_lightning.runtime.owner import owned
 
 from .conftest import clean_environment, random_sequences
 from .fitting.test_checkpoint import assert_same, finish, rd_fit, start
@@ -118,3 +121,25 @@ def test_more_parts_than_batches(folder):
     status, said = finish(start(folder, "out=empty", "data.part=900/1000"))
     assert status == 1
     assert "part 900 of 1000 is empty" in said
+
+
+def test_a_merge_that_was_killed_while_it_wrote_is_written(folder):
+    """Its moments and no head yet; of other states, they are somebody's part."""
+    states = [f"{i}/moments.safetensors" for i in range(1, 5)]
+    assert merge(folder, *states, "out=killed")[0] == 0
+    shutil.rmtree(folder / "killed/head")
+    before = FitState.load(folder / "killed/moments.safetensors")
+    status, said = merge(folder, *states[:3], "out=killed")
+    assert status == 1
+    assert "killed holds a fit already" in said
+    assert merge(folder, *states, "out=killed")[0] == 0
+    RDHead.from_pretrained(folder / "killed/head")
+    assert_same(FitState.load(folder / "killed/moments.safetensors"), before)
+    assert "holds a fit already" in merge(folder, *states, "out=killed")[1]
+
+
+def test_one_writer(folder):
+    with owned(folder / "busy"):
+        status, said = merge(folder, "whole/moments.safetensors", "out=busy")
+    assert status == 1
+    assert f"busy is being written by another run (process {os.getpid()} on" in said

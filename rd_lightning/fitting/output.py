@@ -22,10 +22,19 @@ HEAD, MOMENTS, REPORT, PICTURE = RUN_HEAD, "moments.safetensors", "report.json",
 CHECKPOINT = "checkpoint.safetensors"
 
 
-def refuse_used(folder: str | os.PathLike) -> None:
-    """Raise InputError if the folder holds a fit, or a part of one: it would be lost."""
+def refuse_used(folder: str | os.PathLike, state: FitState | None = None) -> None:
+    """Raise InputError if the folder holds a fit, or a part of one: it would be lost.
+
+    Args:
+        state: what will be written. If it is there already, without a head, an earlier run was
+            killed before it wrote one, and nothing is lost.
+    """
     folder = Path(folder)
-    if any((folder / name).exists() for name in (HEAD, MOMENTS)):
+    moments = (folder / MOMENTS).exists()
+    if moments and state is not None:
+        there = FitState.load(folder / MOMENTS)
+        moments = (there.parts, there.identity) != (state.parts, state.identity)
+    if moments or (folder / HEAD).exists():
         raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
 
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from rd_lightning.cli import command
 from rd_lightning.cli.command import run_command
 from rd_lightning.errors import InputError
 
@@ -48,3 +49,17 @@ def test_two_values_for_one_setting_are_one_line(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: fasta=x and data.fasta=y are two values for one setting")
     assert said.count("\n") == 1
+
+
+def test_an_interrupt_before_the_job_is_one_line(monkeypatch, capsys):
+    """While the settings are read, before signals have the job's handlers."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "misspelt_override", interrupted)
+    monkeypatch.setattr(sys, "argv", ["rd-fit"])
+    with pytest.raises(SystemExit) as stopped:
+        run_command("fit", lambda config: None, ["out=x"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
