@@ -13,6 +13,7 @@ from contextlib import contextmanager  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from esm.model.esm2 import ESM2  # noqa: E402
@@ -59,6 +60,13 @@ def _one_run_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     slurm = [name for name in os.environ if name.startswith("SLURM_")]
     for name in ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", *slurm):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotations are checked while tests run, but not here, where a user's mistake is to be met by
+    what a user has."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session", autouse=True)

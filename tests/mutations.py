@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -52,3 +53,11 @@ def result_or_input_error(read: Callable[[], object]) -> str | None:
         assert message and "\n" not in message, message
         return message
     return None
+
+
+def read_content(path: Path, content: bytes, read: Callable[[Path], object]) -> str | None:
+    """As :func:`result_or_input_error`, of a file with that content; the message names the file."""
+    path.write_bytes(content)
+    message = result_or_input_error(lambda: read(path))
+    assert message is None or str(path) in message, message
+    return message

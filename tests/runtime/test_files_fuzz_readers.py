@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -22,11 +21,7 @@ from ..mutations import fuzzed, result_or_input_error
 
 MINI = get_family("mini").members[0]
 
-
-@pytest.fixture(autouse=True)
-def _unchecked(monkeypatch):
-    """Annotations are checked while tests run; here the readers' own checks are."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rd_lightning.evaluation.assays.assay import read_assay
 from rd_lightning.evaluation.assays.tables import read_reference
 
-from ...mutations import damaged, fuzzed, result_or_input_error
+from ...mutations import damaged, fuzzed, read_content
 
 ROWS = b"""mutant,mutated_sequence,DMS_score,DMS_score_bin,fold_random_5
 M1A,AKTAYIAKQR,0.5,1,0
@@ -43,10 +43,7 @@ def check(path: Path) -> None:
 @fuzzed
 @given(content=damaged(ROWS))
 def test_damaged_bytes(tmp_path, content):
-    path = tmp_path / "x.csv"
-    path.write_bytes(content)
-    message = result_or_input_error(lambda: check(path))
-    assert message is None or str(path) in message
+    read_content(tmp_path / "x.csv", content, check)
 
 
 @fuzzed
@@ -57,16 +54,10 @@ def test_foreign_cells(tmp_path, cells):
         table[row][column] = text
     written = io.StringIO()
     csv.writer(written).writerows(table)
-    path = tmp_path / "x.csv"
-    path.write_text(written.getvalue(), encoding="utf-8")
-    message = result_or_input_error(lambda: check(path))
-    assert message is None or str(path) in message
+    read_content(tmp_path / "x.csv", written.getvalue().encode(), check)
 
 
 @fuzzed
 @given(content=damaged(REFERENCE))
 def test_a_damaged_reference(tmp_path, content):
-    path = tmp_path / "reference.csv"
-    path.write_bytes(content)
-    message = result_or_input_error(lambda: read_reference(path))
-    assert message is None or str(path) in message
+    read_content(tmp_path / "reference.csv", content, read_reference)

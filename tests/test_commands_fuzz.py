@@ -1,0 +1,148 @@
+"""Damaged files and random settings through the commands themselves, in this process: done, or one
+line and nothing written."""
+
+import contextlib
+import io
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from rd_lightning import JointMoments, embed, evaluate, fit, fit_chain, merge
+from rd_lightning.families import sample_fasta
+from rd_lightning.fitting.state import FitState
+
+from .conftest import family_rows
+from .mutations import EXAMPLES, damaged, fuzzed
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+FASTA = sample_fasta().read_bytes()[:1500]
+ASSAY = b"mutant,mutated_sequence,DMS_score,DMS_score_bin\n" + b"".join(
+    b"%c%d%c,%s,%d.%d,%d\n"
+    % (
+        b"MKTAYIAKQR"[i],
+        i + 1,
+        new,
+        b"MKTAYIAKQR"[:i] + b"%c" % new + b"MKTAYIAKQR"[i + 1 :],
+        j,
+        i,
+        j,
+    )
+    for i in range(10)
+    for j, new in enumerate(b"CD")
+)
+few = settings(fuzzed, max_examples=max(10, EXAMPLES // 6), phases=[Phase.generate])
+"""A command takes a fifth of a second: failures are not made smaller."""
+
+
+def run(name: str, main: Callable[[], None], folder: Path, *arguments: str) -> str | None:
+    """Its error, which is one line and leaves no output; None if it ended well."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [f"rd-{name}", *arguments])
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            try:
+                main()
+            except SystemExit as ended:
+                status = ended.code
+            else:
+                status = 0
+    assert status in (0, 1)
+    errors = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
+    assert len(errors) == status, said.getvalue()
+    assert "Traceback" not in said.getvalue()
+    return errors[0] if errors else None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A head, a state and sequences of the bundled family."""
+    folder = tmp_path_factory.mktemp("commands")
+    moments = JointMoments((32, 64)).update(family_rows(400, (32, 64), 0))
+    head = fit_chain(moments, names=("50K", "200K"), context={"family": "mini"})
+    head.save_pretrained(folder / "head")
+    state = FitState([32, 64])
+    state.groups[0].merge_(moments)
+    state.save(folder / "state.safetensors")
+    (folder / "x.fasta").write_bytes(FASTA)
+    return folder
+
+
+@few
+@given(content=damaged(FASTA))
+def test_sequences(folder, content):
+    (folder / "damaged.fasta").write_bytes(content)
+    error = run("fit", fit.main, folder, "preflight=true", "fasta=damaged.fasta", "out=of-fit")
+    assert error is None or "damaged.fasta" in error
+    # Sequences are looked at before the head of the other command.
+    words = ("head=head", "fasta=damaged.fasta", "out=emb.h5", "preflight=true")
+    error = run("embed", embed.main, folder, *words)
+    assert error is None or "damaged.fasta" in error
+    shutil.rmtree(folder / "of-fit", ignore_errors=True)
+
+
+@few
+@given(data=st.data())
+def test_heads(folder, data):
+    name = data.draw(st.sampled_from(["head.safetensors", "config.json"]))
+    shutil.copytree(folder / "head", folder / "damaged", dirs_exist_ok=True)
+    whole = (folder / "head" / name).read_bytes()
+    (folder / "damaged" / name).write_bytes(data.draw(damaged(whole)))
+    (folder / "emb.h5").unlink(missing_ok=True)
+    words = ("head=damaged", "fasta=x.fasta", "out=emb.h5", "weights=none", "preflight=true")
+    error = run("embed", embed.main, folder, *words)
+    assert error is not None
+
+
+@few
+@given(data=st.data())
+def test_states(folder, data):
+    content = data.draw(damaged((folder / "state.safetensors").read_bytes()))
+    (folder / "damaged.safetensors").write_bytes(content)
+    shutil.rmtree(folder / "merged", ignore_errors=True)
+    error = run("merge", merge.main, folder, "damaged.safetensors", "out=merged")
+    assert (error is None) == (folder / "merged").exists()
+
+
+@few
+@given(content=damaged(ASSAY))
+def test_assays(folder, content):
+    (folder / "damaged.csv").write_bytes(content)
+    shutil.rmtree(folder / "evaluated", ignore_errors=True)
+    words = ("representations=[one_hot]", "schemes=[random]", "num_folds=2", "num_resamples=2")
+    error = run("evaluate", evaluate.main, folder, "assays=damaged.csv", "out=evaluated", *words)
+    assert (error is None) == (folder / "evaluated").exists()
+    assert error is None or "damaged" in error
+
+
+SETTINGS = {
+    "fit": (fit.main, ["target", "keep", "solver", "data.heldout", "part", "regression.alpha"]),
+    "embed": (embed.main, ["head", "level", "width", "pooling", "dtype", "topup", "long", "out"]),
+    "evaluate": (evaluate.main, ["fit", "widths", "schemes", "probes", "num_folds", "device"]),
+    "merge": (merge.main, ["states", "keep", "solver", "regression", "out"]),
+}
+VALUES = st.one_of(
+    st.sampled_from(["", "null", "true", "-1", "0", "1e400", "nan", "[]", "[[]]", "{a:1}", "1/2"]),
+    st.integers(-9, 10**9).map(str),
+    st.text(st.sampled_from("ab1_.-/[]{}(),:=é蛋 "), max_size=6),
+)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@few
+@given(data=st.data())
+def test_settings(folder, tmp_path_factory, name, data):
+    """Whatever a setting is given: without the files that it needs, nothing is ever written."""
+    main, keys = SETTINGS[name]
+    empty = tmp_path_factory.mktemp("empty")
+    words = [f"{key}={data.draw(VALUES)}" for key in data.draw(st.sets(st.sampled_from(keys)))]
+    missing = [] if name == "merge" else ["fasta=none.fasta" if name != "evaluate" else "seed=1"]
+    error = run(name, main, empty, *words, *missing)
+    assert error is not None
+    assert not list(empty.rglob("*"))
