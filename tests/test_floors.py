@@ -41,6 +41,7 @@ MAY_IMPORT = {
 """Packages or files that may import a library when they are imported themselves."""
 LONGEST, SHORTEST, MOST_IN_ROOT = 330, 30, 7
 WHOLE_PROJECT = {
+    "test_commands_fuzz",
     "test_compatibility",
     "test_docs",
     "test_doctests",
@@ -48,6 +49,7 @@ WHOLE_PROJECT = {
     "test_floors",
     "test_notebooks",
     "test_public",
+    "test_torture",
 }
 """Tests of no single file."""
 

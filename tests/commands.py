@@ -1,0 +1,109 @@
+"""The commands in processes of their own that start at once: forked from a server that has
+imported what takes seconds to import.
+
+Nothing of conftest.py is imported here, so that a command runs as a user's does, without checks of
+types.
+"""
+
+import atexit
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+HEAVY = ["lightning.pytorch", "esm.model.esm2", "h5py", "hydra", "pandas", "pyarrow", "sklearn"]
+_COMMANDS = ["rd_lightning.fit", "rd_lightning.embed", "rd_lightning.merge"]
+_PARTS = ["rd_lightning.fitting.module", "rd_lightning.embedding.job", "rd_lightning.cli.trainer"]
+
+
+class Command:
+    """A command that runs.
+
+    Args:
+        name: fit, merge, embed or evaluate.
+        log: file for what it says.
+        environment: variables beside those of the server.
+        writes: the disk is full after so many writes; needs :func:`full_disk`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: Path,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        writes: int | None = None,
+    ) -> None:
+        self.log = log
+        self._process = multiprocessing.get_context("forkserver").Process(
+            target=_run, args=(name, list(arguments), folder, log, dict(environment or {}), writes)
+        )
+        self._process.start()
+
+    def kill(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self._process.exitcode is None and self._process.pid:
+            os.kill(self._process.pid, number)
+
+    def wait(self, seconds: float) -> int | None:
+        """Exit status, negative for a signal; None if it still runs."""
+        self._process.join(seconds)
+        return self._process.exitcode
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+def start_server(preload: Path | None = None) -> None:
+    """Of a test session; with a library that its processes get before all others."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*HEAVY, *_COMMANDS, *_PARTS])
+    changed = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    if preload is not None:
+        changed["LD_PRELOAD"] = str(preload)
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        first = context.Process(target=time.sleep, args=(0,))
+        first.start()
+        first.join()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _run(
+    name: str,
+    arguments: list[str],
+    folder: Path,
+    log: Path,
+    environment: dict[str, str],
+    writes: int | None,
+) -> None:
+    """What a new process does: the standard output and error, signals, variables, the command."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.update(environment)
+    tempfile.tempdir = None  # TMPDIR is another
+    os.chdir(folder)
+    sys.argv = [f"rd-{name}", *arguments]
+    if writes is not None:
+        ctypes.CDLL(None).full_after(ctypes.c_long(writes))
+    try:
+        with warnings.catch_warnings():
+            import_module(f"rd_lightning.{name}").main()
+    finally:
+        atexit._run_exitfuncs()  # a forked process ends without
