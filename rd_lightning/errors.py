@@ -91,6 +91,6 @@ def reported_elsewhere(message: str) -> InputError:
 class Terminated(SystemExit):
     """The run was told to stop by a signal and did, in order; exit status as in a shell."""
 
-    def __init__(self, message: str, status: int = 143) -> None:
+    def __init__(self, message: str, status: int = 143, signal: str = "SIGTERM") -> None:
         super().__init__(status)
-        self.message = message
+        self.message, self.signal = message, signal

@@ -122,6 +122,10 @@ def _stream_and_write(
         write_state(module.state, module.head, folder, plain(config))
     except OSError as error:
         raise InputError(f"{explained(error)}; {saving.fate}") from error
+    except InputError as error:
+        if saving.saved is None or "resume=" in str(error):
+            raise
+        raise InputError(f"{error}; {saving.fate}") from error
     except Terminated as error:
         if saving.saved is not None and "resume=" not in error.message:
             error.message += f"; {saving.fate}"

@@ -159,10 +159,12 @@ class Story:
 
     def check(self, kind: str, found: list[int], commands: list[Command]) -> None:
         """It ended in order, with one line that says so, or before it could."""
+        for status, command in zip(found, commands, strict=True):
+            if status >= 0:
+                assert "Traceback" not in command.said(), self.wrong("a traceback", commands)
         if kind == "SIGKILL":
             return
         said = commands[0].said()
-        assert "Traceback" not in said, self.wrong("a traceback", commands)
         allowed = {0, 1} if kind == "full disk" else {0, STATUS[kind], -signal.Signals[kind]}
         if self.ranks == 1:
             assert set(found) <= allowed, self.wrong(f"ended with {found}", commands)
@@ -297,4 +299,4 @@ def test_evaluate(folder, server):
         texts = [(p / "summary.md").read_text() for p in (folder / "evaluated", out)]
         assert texts[0] == texts[1]
 
-    Story(folder, "evaluate", EVALUATE, server).lives(8, same)
+    Story(folder, "evaluate", EVALUATE, server).lives(6, same)

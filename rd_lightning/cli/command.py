@@ -22,7 +22,7 @@ from .overrides import config_folder, misspelt_override
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-EXIT_INPUT, EXIT_INTERRUPTED = 1, 130
+EXIT_INPUT = 1
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _VERBOSE = ContextVar("verbose", default=False)
 """Whether libraries' logs and tracebacks are shown."""
@@ -43,11 +43,10 @@ def run_command(
     standard error and exit status 1; in a multirun the other jobs still run. A signal ends the run
     in order, see :mod:`rd_lightning.runtime.stopping`.
     """
-    try:
+    from ..runtime.stopping import interrupted_at_once
+
+    with interrupted_at_once():
         _run_command(config_name, job, sys.argv[1:] if arguments is None else arguments, resumes)
-    except KeyboardInterrupt:  # before the job, or after it
-        _say("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
 
 
 def _run_command(

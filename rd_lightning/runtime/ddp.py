@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from lightning import Trainer
 
 T = TypeVar("T")
+_GONE = re.compile(
+    r"gloo.*(Connection (closed|reset)|Broken pipe|Socket closed)|remote process", re.I
+)
+"""What gloo and NCCL say of a process that is not there any more."""
 
 
 class FrozenDDPStrategy(DDPStrategy):
@@ -40,13 +45,22 @@ class FrozenDDPStrategy(DDPStrategy):
 
 @contextmanager
 def processes_end_together(trainer: Trainer) -> Iterator[None]:
-    """An exception inside ends the processes that the trainer started too: they would wait."""
+    """An exception inside ends the processes that the trainer started too: they would wait.
+
+    Raises:
+        InputError: another process has ended, so that this one cannot go on.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         for process in getattr(trainer.strategy.launcher, "procs", []):
             if process.poll() is None:
                 process.terminate()
+        if isinstance(error, RuntimeError) and _GONE.search(str(error)):
+            raise InputError(
+                "another process of this run has ended, and this one cannot go on without it; the "
+                "other's message or log says why"
+            ) from error
         raise
 
 

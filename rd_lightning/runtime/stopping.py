@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import Terminated
@@ -14,11 +16,14 @@ STATUS = {"SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 129, "SIGINT": 130}
 """Exit status by signal: 128 and its number, as in a shell. Schedulers send SIGUSR1 as a warning
 before SIGTERM, so it is the same request."""
 
+_MOMENT = 0.05
+"""Seconds."""
+
 
 def stopped(name: str, fate: str = "") -> Terminated:
     """The exception of a run that was stopped by the signal of that name."""
     said = "interrupted" if name == "SIGINT" else f"stopped by {name}"
-    return Terminated(f"{said}; {fate}" if fate else said, STATUS[name])
+    return Terminated(f"{said}; {fate}" if fate else said, STATUS[name], name)
 
 
 def raise_stopped(number: int, *_: object) -> None:
@@ -34,11 +39,29 @@ def raise_stopped(number: int, *_: object) -> None:
 def signals_handled(handler: Callable[..., None] = raise_stopped) -> Iterator[None]:
     """Inside, ``handler`` is asked at each signal of :data:`STATUS`; at the end the handlers found
     are put back. A signal that is ignored (nohup) stays so. Other threads than the main one cannot
-    have handlers: there, nothing is done."""
-    found = handle_signals(handler)
+    have handlers: there, nothing is done.
+
+    Python drops an exception that is raised while an object is destroyed. A signal that came just
+    then is sent again a moment later."""
+    found, hook = handle_signals(handler), sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def dropped(about: Any) -> None:
+        error = about.exc_value
+        if not isinstance(error, Terminated):
+            return hook(about)
+        number = signal.Signals[error.signal]
+        signal.signal(number, raise_stopped)
+        timers.append(threading.Timer(_MOMENT, os.kill, (os.getpid(), number)))
+        timers[-1].start()
+
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
         for number, before in found.items():
             signal.signal(number, before)
 
@@ -50,6 +73,28 @@ def handle_signals(handler: Callable[..., None] = raise_stopped) -> dict[signal.
     handled = [s for s in _signals() if signal.getsignal(s) is not signal.SIG_IGN]
     # None: a handler that Python did not set, which it cannot put back either.
     return {s: signal.signal(s, handler) or signal.SIG_DFL for s in handled}
+
+
+@contextmanager
+def interrupted_at_once() -> Iterator[None]:
+    """Inside, where nothing is open yet, Ctrl-C ends the process with a line and status 130. As an
+    exception, the libraries that read settings would take it for an error of their own."""
+    first = threading.current_thread() is threading.main_thread()
+    if not first or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once(*_: object) -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        os.write(2, b"interrupted\n")
+    os._exit(STATUS["SIGINT"])
 
 
 def _signals() -> list[signal.Signals]:

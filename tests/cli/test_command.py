@@ -1,5 +1,7 @@
 """What a user's own text looks like in a message, and what stays of the process."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -51,15 +53,20 @@ def test_two_values_for_one_setting_are_one_line(monkeypatch, capsys):
     assert said.count("\n") == 1
 
 
-def test_an_interrupt_before_the_job_is_one_line(monkeypatch, capsys):
-    """While the settings are read, before signals have the job's handlers."""
+def test_an_interrupt_before_the_job_is_one_line(monkeypatch, capfd):
+    """While the settings are read: no library gets to see it as an exception."""
 
     def interrupted(*_):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def ended(status):
+        raise SystemExit(status)
 
     monkeypatch.setattr(command, "misspelt_override", interrupted)
+    monkeypatch.setattr(os, "_exit", ended)
     monkeypatch.setattr(sys, "argv", ["rd-fit"])
     with pytest.raises(SystemExit) as stopped:
         run_command("fit", lambda config: None, ["out=x"])
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capfd.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 
 import pytest
 
@@ -40,3 +42,38 @@ def test_what_is_ignored_stays_so(monkeypatch):
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+class Signalled:
+    """An object in whose end a signal comes."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        os.kill(os.getpid(), self.number)
+        time.sleep(0)  # where Python calls the handler
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_one_that_comes_while_an_object_is_destroyed_is_not_lost(name):
+    hook = sys.unraisablehook
+    with pytest.raises(Terminated) as stopped, signals_handled():
+        Signalled(signal.Signals[name])
+        time.sleep(10)
+    assert stopped.value.signal == name
+    assert stopped.value.code == STATUS[name]
+    assert sys.unraisablehook is hook
+
+
+def test_others_errors_in_an_end_are_said_as_ever(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+
+    class Failing:
+        def __del__(self):
+            raise ValueError("in its end")
+
+    with signals_handled():
+        Failing()
+    assert [str(about.exc_value) for about in said] == ["in its end"]
