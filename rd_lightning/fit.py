@@ -133,11 +133,11 @@ def _stream_and_write(
     if saving.saved is not None:
         saving.saved.unlink(missing_ok=True)
     saving.path.unlink(missing_ok=True)
-    _say_what_was_done(plain_console(), folder, config, module)
+    _say_what_was_done(plain_console(), folder, config, module, data)
 
 
 def _say_what_was_done(
-    console: Console, folder: Path, config: DictConfig, module: RDModule
+    console: Console, folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule
 ) -> None:
     from .fitting.summary import print_report
 
@@ -150,6 +150,9 @@ def _say_what_was_done(
         pace = f" in {context['seconds']:.1f} s" if "seconds" in context else ""
         if pace:
             pace += f" ({context['residues_per_second']:,.0f} residues/s)"
+            if module.resume_from is not None:  # time and rate are of this run alone
+                stream = data.progress()
+                pace = f", {stream.total - stream.done:,} residues since the checkpoint{pace}"
         console.print(f"{number:,} residues fitted{pace}")
     console.print(f"head, moments and report: {folder}", soft_wrap=True)
 

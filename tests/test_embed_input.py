@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import sys
 import threading
 from pathlib import Path
@@ -137,6 +138,18 @@ def test_names_that_a_disk_does_not_tell_apart(inside, head, capsys, monkeypatch
     said = refused(capsys, head, "fasta=x.fasta", "out=mac", "format=pt")
     assert "record 2 (1abc_a, line 3): id that differs in case alone from record 1's" in said
     run(head, "fasta=x.fasta", "out=mac.h5")
+
+
+def test_the_lookup_by_accession_in_the_docs_finds_the_vectors(inside, head):
+    text = (Path(__file__).parents[1] / "docs/embedding.md").read_text()
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "accession" in c]
+    rabbit, own = "sp|P12345|AATM_RABIT", "tr|Q1|Q1_X"
+    Path("x.fasta").write_text(f">{rabbit} a\nACDEF\n>{own}\nGHIKL\n>other\nMKT\n")
+    run(head, "fasta=x.fasta", "out=emb.h5")
+    found = {}
+    exec(code, found)
+    assert found["by_accession"] == {"P12345": rabbit, "Q1": own}
+    assert np.array_equal(found["vector"], vectors("emb.h5")[rabbit])
 
 
 @pytest.mark.parametrize("name", ["[x]", ":B:", "[/]", "[bold]"])

@@ -2,6 +2,7 @@
 that says what is missing and how to go on."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -14,10 +15,12 @@ from types import SimpleNamespace
 import pytest
 
 from rd_lightning import RDHead
+from rd_lightning.data.scan import scan_fasta
 from rd_lightning.fit import main
 from rd_lightning.fitting import output
 from rd_lightning.fitting.accumulate import Accumulator
 from rd_lightning.fitting.output import CHECKPOINT
+from rd_lightning.fitting.plan import BatchPlan, PlanSettings
 from rd_lightning.fitting.state import FitState
 from rd_lightning.runtime.owner import LOCK, owned
 
@@ -114,6 +117,13 @@ def unfinished(folder: str = "run") -> FitState:
     return FitState.load(Path(folder) / CHECKPOINT)
 
 
+def residues_after(batches: int) -> int:
+    """Of :data:`SMALL`'s stream, after so many of its batches."""
+    with scan_fasta("x.fasta") as store:
+        plan = BatchPlan(store, PlanSettings(tokens_per_batch=128, heldout=0.2))
+        return int(plan.residues_by_batch()[batches:].sum())
+
+
 @pytest.mark.parametrize(
     ("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGHUP", 129), ("SIGINT", 130)]
 )
@@ -131,9 +141,15 @@ def test_a_signal_saves_and_the_rest_is_added_later(rd_fit, whole, monkeypatch, 
     assert "resume: the state is of another run: content:" in rd_fit.line
     assert unfinished().parts[0].batches_done == 5
 
+    left = residues_after(5)
     assert rd_fit("out=run", "resume=auto") == 0
     assert_same(FitState.load("run/moments.safetensors"), whole)
     assert not (Path("run") / CHECKPOINT).exists()
+    assert f", {left:,} residues since the checkpoint in " in rd_fit.out
+    report = json.loads(Path("run/report.json").read_text())["context"]
+    # Both are rounded, to 0.001 s and 0.1 residues/s.
+    rounding = 0.0005 * report["residues_per_second"] + 0.05 * (report["seconds"] + 0.0005)
+    assert abs(report["seconds"] * report["residues_per_second"] - left) < rounding
 
 
 def test_a_finished_run_again_says_so(rd_fit, made, whole):

@@ -117,9 +117,11 @@ def fit_chain(
             heldout=other,
         )
         residual = residual_moments(fit, solution.coefficients)
-        total, left = fit.yy.trace().item(), residual.trace().item()
+        total, left = fit.yy.trace().item(), max(residual.trace().item(), 0.0)
         rank = widths[k] - widths[k - 1]
         directions = _top(residual, rank, solver)
+        # A covariance has no negative eigenvalue: their size is that of the rounding of all.
+        rounding = -len(residual) * min(directions.values.min().item(), 0)
         stages.append(
             StageReport(
                 source=names[k - 1],
@@ -131,7 +133,7 @@ def fit_chain(
                 residual_variance=left,
                 kept_variance=(
                     directions.values[:rank].sum().item() / left
-                    if left > NOTHING_LEFT * total
+                    if left > max(NOTHING_LEFT * total, rounding)
                     else None
                 ),
                 solver=directions.solver,

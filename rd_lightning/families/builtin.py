@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
+import zipfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -38,12 +39,14 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
         if not path.is_file():
             raise InputError(
                 f"{path}: no such file; download {name} of fair-esm into that folder, or leave "
-                "family.weights out to let fair-esm download it"
+                "family.weights out to have it downloaded"
             )
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
         # fair-esm warns that the contact head, which is not used here, has no weights.
         warnings.filterwarnings("ignore", "Regression weights not found", UserWarning)
         try:
+            if not zipfile.is_zipfile(path):
+                raise OSError("it is cut short, or of another format")
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             model = pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0]
         except Exception as error:

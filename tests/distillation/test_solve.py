@@ -229,6 +229,26 @@ def test_a_chain_with_nothing_left_is_solved(options, tmp_path):
     save_report_picture(report, head.dims, head.names, tmp_path / "x.png")
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_residual_of_rounding_has_no_kept_share(seed):
+    """20 distinct rows, which the first member's 32 columns span: all that float32 products leave
+    are eigenvalues of both signs, whose leading ones add up to more than the whole."""
+    dims = (32, 64, 128)
+    rows = [block.float() for block in family_rows(20, dims, seed)]
+    order = torch.arange(400) % 20
+    moments = JointMoments(dims, precision="float32")
+    for start in range(0, 400, 50):
+        moments.update([block[order[start : start + 50]] for block in rows])
+    for stage in fit_chain(moments, regression="ols").report.stages:
+        assert stage.kept_variance is None
+        assert stage.residual_variance >= 0
+        assert stage.r2_fit == pytest.approx(1, abs=1e-5) and stage.r2_fit <= 1
+    varied = JointMoments(dims, precision="float32")
+    varied.update([block.float() for block in family_rows(400, dims, seed)])
+    for stage in fit_chain(varied, regression="ols").report.stages:
+        assert stage.kept_variance is not None and 0.5 < stage.kept_variance < 1
+
+
 def read_back(report: FitReport) -> FitReport:
     return FitReport.from_dict(json.loads(json.dumps(report.to_dict())))
 
