@@ -139,3 +139,15 @@ def test_a_state_without_names_is_not_solved():
     assert head.report.context["where"] == "here"
     assert [part["index"] for part in head.report.context["parts"]] == [1]
     assert head.report.num_residues == 20
+
+
+@pytest.mark.parametrize(("heldout", "has_r2"), [(0, False), (1, False), (2, True)])
+def test_held_out_rows_are_scored_where_they_can_vary(heldout, has_r2):
+    """One row has no variance."""
+    rows = family_rows(60, DIMS, 0)
+    state = state_of([r[2:] for r in rows], "x")
+    state.heldout.update([r[:heldout] for r in rows])
+    head = solve_state(state, {})
+    assert (head.report.stages[0].r2_heldout is not None) == has_r2
+    assert head.report.num_heldout_residues == (heldout if has_r2 else 0)
+    assert state.num_rows == 58 + heldout
