@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import gc
 import importlib
 import os
 import random
@@ -170,22 +171,24 @@ def _dotted(parts: Sequence[str]) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
-def killed(folder: Path, name: str, seconds: float) -> str | None:
-    """What noticed: "failed", or "time"; None if the tests pass."""
+def killed(folder: Path, patterns: list[str], forgotten: set[str], seconds: float) -> str | None:
+    """What noticed: "failed", or "time"; None if the tests pass. The modules to forget are imported
+    anew."""
     pid = os.fork()
     if pid == 0:
         os.setsid()
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        for module in dependents(folder / "rd_lightning", name) & sys.modules.keys():
+        gc.disable()  # collections touch, and so copy, all memory of the parent
+        for module in forgotten & sys.modules.keys():
             del sys.modules[module]
             package, _, last = module.rpartition(".")
             if package in sys.modules:  # whose attribute it is too
                 vars(sys.modules[package]).pop(last, None)
         import pytest
 
-        files = [str(p) for pattern in TARGETS[name] for p in sorted(folder.glob(pattern))]
+        files = [str(p) for pattern in patterns for p in sorted(folder.glob(pattern))]
         options = ["-x", "-q", "-p", "no:cacheprovider", "-o", "addopts=", "-k", SLOW_PARTS]
         os._exit(int(pytest.main([*options, *files])))
     stop = time.monotonic() + seconds
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--per-file", type=int, help="a random sample of so many; all by default")
     parser.add_argument("--only", choices=TARGETS, nargs="*", default=list(TARGETS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", type=Path, help="an earlier output: only what survived there")
     options = parser.parse_args()
     made = noticed = 0
     with tempfile.TemporaryDirectory() as temporary:
@@ -222,19 +226,22 @@ def main() -> None:
         preload(folder)
         for name in options.only:
             path = folder / "rd_lightning" / name
-            source = path.read_text()
+            source, forgotten = path.read_text(), dependents(folder / "rd_lightning", name)
             started = time.monotonic()
-            if killed(folder, name, 600):
+            if killed(folder, TARGETS[name], forgotten, 600):
                 sys.exit(f"{name}: its tests fail as it is")
             limit = 10 + 4 * (time.monotonic() - started)
             every = list(mutants(source))
             chosen = every
             if options.per_file is not None and options.per_file < len(every):
                 chosen = random.Random(f"{options.seed} {name}").sample(every, options.per_file)
+            if options.again:
+                lines = options.again.read_text().splitlines()
+                chosen = [m for m in every if f"{name}:{m[0]}: survived: {m[1]}" in lines]
             ends = {None: 0, "failed": 0, "time": 0}
             for line, what, text in sorted(chosen, key=lambda m: m[0]):
                 _write(path, text)
-                how = killed(folder, name, limit)
+                how = killed(folder, TARGETS[name], forgotten, limit)
                 ends[how] += 1
                 if how != "failed":
                     print(f"{name}:{line}: {how or 'survived'}: {what}", flush=True)

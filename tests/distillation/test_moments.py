@@ -353,8 +353,11 @@ def test_second_moments_about_another_mean(seed):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_ranks_add_up_to_all_rows(shared, monkeypatch):
-    """One rank without rows; shifts of the ranks' own, or one for all."""
+    """One rank without rows; shifts of the ranks' own, or one for all. The mean is near that of the
+    rank with more rows."""
     blocks = family_rows(150, DIMS, 0, mean=3)
+    for block in blocks:
+        block[:100] += 20
     parts = [slice(0, 0), slice(0, 100), slice(100, 150)]
     joint = torch.cat(blocks, 1)
 
@@ -443,3 +446,8 @@ def test_a_synchronised_state_is_not_reduced_again():
     moments._is_synced = True
     with pytest.raises(InputError, match=r"call unsync\(\) before all_reduce_"):
         moments.all_reduce_()
+
+
+def test_a_shift_says_where_the_state_is():
+    moments = JointMoments(DIMS).set_shift_(torch.zeros(28, device="meta"))
+    assert moments.allocated and moments.device.type == moments.origin.device.type == "meta"
