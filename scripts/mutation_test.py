@@ -186,6 +186,8 @@ def killed(folder: Path, patterns: list[str], forgotten: set[str], seconds: floa
             package, _, last = module.rpartition(".")
             if package in sys.modules:  # whose attribute it is too
                 vars(sys.modules[package]).pop(last, None)
+        # Beartype knows types by their names, which those imported anew share with the old ones.
+        importlib.import_module("beartype._cache.cacheclear").clear_caches()
         import pytest
 
         files = [str(p) for pattern in patterns for p in sorted(folder.glob(pattern))]
