@@ -344,3 +344,13 @@ def test_the_unit_of_the_embeddings_changes_no_figure():
         assert other.num_components == one.num_components
         assert other.r2_fit == pytest.approx(one.r2_fit, rel=1e-6)
         assert other.kept_variance == pytest.approx(one.kept_variance, rel=1e-6)
+
+
+def test_the_report_says_which_components_were_used():
+    """The rule as given; regressions that know of no components use all."""
+    moments = moments_of(family_rows(300, [6, 9], 0))
+    for rule in ("marchenko_pastur", 3, 0.9):
+        assert fit_chain(moments, num_components=rule).report.num_components == rule
+    for options in ({"regression": "ols"}, {"regression": "ridge", "ridge": 1.0}):
+        report = fit_chain(moments, **options).report
+        assert (report.num_components, report.stages[0].num_components) == ("all", 6)
