@@ -1,10 +1,11 @@
 import itertools
+import signal
 
 import numpy as np
 import pytest
 
 from rd_lightning.data.scan import scan_fasta
-from rd_lightning.data.sharding import Shard, ShardedBatches, parse_part
+from rd_lightning.data.sharding import Shard, ShardedBatches, _outlive_signals, parse_part
 from rd_lightning.errors import InputError
 
 NUM_BATCHES = 101
@@ -43,6 +44,8 @@ def test_steps_are_what_all_processes_take():
         assert list(hands[0].step(step)) == [h[step] for h in hands if h[step] >= 0]
     with pytest.raises(IndexError):
         hands[0][len(hands[0])]
+    with pytest.raises(IndexError):
+        hands[0][-1]
 
 
 def test_alone_a_process_takes_every_batch_in_order():
@@ -62,6 +65,24 @@ def test_batches_come_in_order_whoever_makes_them(tmp_path, num_workers):
             assert list(batches.loader("cpu", num_workers)) == expected
         batches = ShardedBatches(store.folder, Shard(3), _number)
         assert list(batches.loader("cpu", num_workers)) == [0, 1, 2]
+
+
+def test_batches_for_a_cuda_device_are_page_locked(tmp_path):
+    batches = ShardedBatches(tmp_path, Shard(3), _number)
+    assert [batches.loader(kind).pin_memory for kind in ("cuda", "cpu", "mps")] == [True, 0, 0]
+
+
+def test_a_worker_outlives_what_ends_a_run(monkeypatch):
+    """All but SIGTERM, which gives it a minute."""
+    handlers, alarms = {}, []
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(signal, "alarm", alarms.append)
+    _outlive_signals(0)
+    terminate = handlers.pop(signal.SIGTERM)
+    ignored = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
+    assert handlers == dict.fromkeys(ignored, signal.SIG_IGN)
+    terminate(signal.SIGTERM, None)
+    assert alarms == [60]
 
 
 def _number(store, number: int) -> int:

@@ -109,6 +109,7 @@ def test_numerical_rank():
     x = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     values, _ = eigh_descending(torch.cov((x @ torch.randn(4, 9, dtype=torch.float64)).T))
     assert numerical_rank(values) == 4
+    assert numerical_rank(values * 0) == 0
 
 
 def literal_edge(values: np.ndarray, n: int) -> float:
@@ -176,3 +177,16 @@ def test_the_edge_is_never_below_the_rounding_of_the_largest_eigenvalue():
     assert edge == rounding(values).item() == 10 * 3 * torch.finfo(torch.float64).eps
     assert int((values > edge).sum()) == numerical_rank(values) == 5
     assert marchenko_pastur_edge(values * 0, 1000) == 0
+
+
+@pytest.mark.parametrize(
+    ("missed", "share"), [(5.0, 0.999), (5.06, 0.99), (5.7, 0.9), (9.0, 15 / 24)]
+)
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_share_of_exact_pairs_is_the_largest_that_is_certain(missed, share, scale):
+    """Of diag(10, 5, missed) the first two: a share s is certain of any third eigenvalue below
+    5 + (1 / s - 1) 15 / 2, which is 5.0075, 5.0758 and 5.833; else that of the trace is given."""
+    spectrum = torch.tensor([10.0, 5.0, missed], dtype=torch.float64) * scale
+    vectors = torch.eye(3, dtype=torch.float64)[:, :2]
+    found = guaranteed_share(torch.diag(spectrum), spectrum[:2], vectors)
+    assert found == pytest.approx(share, rel=1e-12)

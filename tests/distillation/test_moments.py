@@ -13,6 +13,7 @@ from rd_lightning.distillation.moments import CHUNK
 from rd_lightning.errors import InputError
 
 from ..conftest import SEEDS, family_rows
+from ..ranks import Ranks
 
 DIMS = [5, 9, 14]
 
@@ -348,3 +349,105 @@ def test_second_moments_about_another_mean(seed):
     mean = torch.arange(7, dtype=torch.float64)
     found = JointMoments([3, 4]).update(blocks).about(mean)
     assert torch.allclose(found, (rows - mean).T @ (rows - mean) / 50, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_ranks_add_up_to_all_rows(shared, monkeypatch):
+    """One rank without rows; shifts of the ranks' own, or one for all. The mean is near that of the
+    rank with more rows."""
+    blocks = family_rows(150, DIMS, 0, mean=3)
+    for block in blocks:
+        block[:100] += 20
+    parts = [slice(0, 0), slice(0, 100), slice(100, 150)]
+    joint = torch.cat(blocks, 1)
+
+    def on(rank: int) -> JointMoments:
+        moments = JointMoments(DIMS)
+        if shared:
+            moments.set_shift_(joint.mean(0))
+        return moments.update(part(blocks, parts[rank])).all_reduce_()
+
+    for moments in Ranks(3, monkeypatch).run(on):
+        assert moments.num_rows == 150
+        assert relative(moments.covariance, torch.cov(joint.T)) < 1e-12
+        assert relative(moments.mean, joint.mean(0)) < 1e-12
+        nearest = joint.mean(0) if shared else joint[:100].mean(0)
+        assert torch.equal(moments.shift, nearest.float().double())
+
+
+def test_ranks_without_rows_have_none_together(monkeypatch):
+    found = Ranks(2, monkeypatch).run(lambda rank: JointMoments(DIMS).all_reduce_())
+    assert [moments.num_rows for moments in found] == [0, 0]
+
+
+def test_one_member_of_one_column():
+    (rows,) = family_rows(30, [1], 0, mean=2)
+    moments = JointMoments([1]).update([rows])
+    assert torch.allclose(moments.covariance, rows.var(0)[None], rtol=1e-12)
+
+
+def test_the_bytes_of_the_state_and_its_shift():
+    moments = JointMoments(DIMS).to("cpu").set_shift_(torch.zeros(28))
+    assert moments.num_bytes == 8 * (28**2 + 2 * 28 + 1)
+    assert moments.num_bytes == moments.state.nbytes + moments.origin.nbytes
+
+
+def test_a_computed_covariance_is_not_kept():
+    """It takes as much memory as the state."""
+    moments = JointMoments(DIMS).update(family_rows(9, DIMS, 0))
+    moments.compute()
+    assert moments._computed is None
+    kept = JointMoments(DIMS, compute_with_cache=True).update(family_rows(9, DIMS, 0))
+    kept.compute()
+    assert kept._computed is not None
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtypes", "exact"),
+    [
+        ("auto", [torch.float32, torch.float32], False),
+        ("auto", [torch.float32, torch.float64], True),
+        ("float64", [torch.float32, torch.float32], True),
+        ("float32", [torch.float64, torch.float64], False),
+    ],
+)
+def test_the_arithmetic_of_an_update(precision, dtypes, exact):
+    """Rows far apart in size, so that products in float32 lose digits that float64's keep."""
+    blocks = [b.to(t) for b, t in zip(family_rows(500, [5, 9], 0), dtypes, strict=True)]
+    moments = JointMoments([5, 9], precision=precision).update(blocks)
+    expected = torch.cov(torch.cat([b.double() for b in blocks], 1).T)
+    error = relative(moments.covariance, expected)
+    assert error < 1e-13 if exact else 1e-10 < error < rounding(500) * norm_ratio(expected)
+
+
+def test_one_row_has_no_variance_to_be_far_from_and_two_have():
+    """A shift is judged by the variance, of which two rows are the fewest."""
+    blocks = family_rows(2, DIMS, 0)
+    far = torch.full((28,), 1e6)
+    one = JointMoments(DIMS).update([b[:1] for b in blocks]).reshift_(far)
+    assert torch.equal(one.shift, far.double())
+    with pytest.raises(InputError, match="would lose half of the digits"):
+        JointMoments(DIMS).update(blocks).reshift_(far)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(90, 30), (30, 90), (61, 60), (60, 61)])
+def test_a_merge_keeps_the_shift_nearest_to_the_mean_of_all(mine, theirs):
+    """That of the state with more rows, however the two lie."""
+    for step in (10.0, -10.0):
+        one = JointMoments([3]).update(family_rows(mine, [3], 0))
+        two = JointMoments([3]).update([family_rows(theirs, [3], 1)[0] + step])
+        expected = one.shift if mine > theirs else two.shift
+        assert torch.equal(one.merge_(two).shift, expected)
+        assert one.num_rows == mine + theirs
+
+
+def test_a_synchronised_state_is_not_reduced_again():
+    moments = JointMoments(DIMS).update(family_rows(9, DIMS, 0))
+    moments._is_synced = True
+    with pytest.raises(InputError, match=r"call unsync\(\) before all_reduce_"):
+        moments.all_reduce_()
+
+
+def test_a_shift_says_where_the_state_is():
+    moments = JointMoments(DIMS).set_shift_(torch.zeros(28, device="meta"))
+    assert moments.allocated and moments.device.type == moments.origin.device.type == "meta"

@@ -6,6 +6,7 @@ from sklearn.metrics import r2_score
 
 from rd_lightning.distillation.regression import (
     SecondMoments,
+    _hold,
     check_rule,
     ols,
     pcr,
@@ -87,6 +88,11 @@ def test_a_share_keeps_the_fewest_components_that_hold_it(share):
     m = pcr(moments, len(z), share).num_components
     assert held[m - 1] >= share - 1e-12
     assert m == 1 or held[m - 2] < share
+
+
+def test_a_share_that_is_met_exactly_is_met():
+    values = torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64)
+    assert [_hold(values, share) for share in (0.5, 0.51, 0.75, 0.76, 1.0)] == [1, 2, 2, 3, 3]
 
 
 def test_without_a_signal_above_the_edge_95_percent_are_held(monkeypatch):

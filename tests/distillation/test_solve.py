@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from rd_lightning import JointMoments, RDHead, fit_chain
 from rd_lightning.display.console import plain_console
 from rd_lightning.distillation import solve
-from rd_lightning.distillation.linalg import fix_signs, marchenko_pastur_edge
+from rd_lightning.distillation.linalg import eigh_descending, fix_signs, marchenko_pastur_edge
 from rd_lightning.errors import InputError
 from rd_lightning.fitting.summary import print_report, save_report_picture
 from rd_lightning.head.head import reach
@@ -321,3 +321,56 @@ def test_whole_numbers_of_any_kind_give_the_same_head(monkeypatch):
         with pytest.raises(InputError, match="keep lists a number of columns"):
             fit_chain(moments, level_widths=wrong)
     assert reach(expected, None, np.int64(5)) == reach(expected, None, 5) == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("width", "rank", "expected"),
+    [
+        (2048, 255, "randomized"),
+        (2048, 256, "exact"),
+        (2047, 1, "exact"),
+        (4096, 511, "randomized"),
+        (4096, 512, "exact"),
+    ],
+)
+def test_auto_is_randomized_below_an_eighth_of_2048_or_more(width, rank, expected, monkeypatch):
+    """As :func:`fit_chain` says. The solvers are left out: they take seconds."""
+    nothing = torch.zeros(1, dtype=torch.float64)
+    pairs = nothing.expand(rank), nothing.expand(width, rank)
+    monkeypatch.setattr(solve, "randomized_eigh", lambda matrix, rank: pairs)
+    monkeypatch.setattr(solve, "guaranteed_share", lambda *args: 0.999)
+    monkeypatch.setattr(solve, "eigh_descending", lambda matrix: pairs)
+    assert solve._top(nothing.expand(width, width), rank, "auto").solver == expected
+
+
+def test_how_near_the_last_kept_and_the_first_dropped_are_to_the_edge():
+    blocks = family_rows(3000, CHAINS["three"], 0)
+    stage = fit_chain(moments_of(blocks)).report.stages[0]
+    values, _ = eigh_descending(torch.cov(blocks[0].T))
+    edge = marchenko_pastur_edge(values, 3000)
+    m = int((values > edge).sum())
+    assert 0 < m < 9
+    assert (stage.num_inputs, stage.num_components) == (9, m)
+    assert stage.edge == pytest.approx(edge)
+    assert stage.last_kept_over_edge == pytest.approx(values[m - 1].item() / edge)
+    assert stage.first_dropped_over_edge == pytest.approx(values[m].item() / edge)
+
+
+def test_the_unit_of_the_embeddings_changes_no_figure():
+    """A variance of 1e-14 is one, where all are of that size."""
+    blocks = family_rows(500, CHAINS["three"], 0)
+    plain, small = (fit_chain(moments_of([b * c for b in blocks])).report for c in (1, 1e-7))
+    for one, other in zip(plain.stages, small.stages, strict=True):
+        assert other.num_components == one.num_components
+        assert other.r2_fit == pytest.approx(one.r2_fit, rel=1e-6)
+        assert other.kept_variance == pytest.approx(one.kept_variance, rel=1e-6)
+
+
+def test_the_report_says_which_components_were_used():
+    """The rule as given; regressions that know of no components use all."""
+    moments = moments_of(family_rows(300, [6, 9], 0))
+    for rule in ("marchenko_pastur", 3, 0.9):
+        assert fit_chain(moments, num_components=rule).report.num_components == rule
+    for options in ({"regression": "ols"}, {"regression": "ridge", "ridge": 1.0}):
+        report = fit_chain(moments, **options).report
+        assert (report.num_components, report.stages[0].num_components) == ("all", 6)

@@ -1,12 +1,20 @@
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from rd_lightning.data.scan import scan_fasta
 from rd_lightning.data.store import SequenceStore
 from rd_lightning.errors import InputError
-from rd_lightning.fitting.plan import HELDOUT, BatchPlan, PlanSettings
+from rd_lightning.families.esm2 import esm_tokenizer
+from rd_lightning.fitting.plan import (
+    HELDOUT,
+    BatchPlan,
+    PlanSettings,
+    check_enough,
+    planned_batch,
+)
 
 from ..conftest import SEEDS, random_sequences
 
@@ -130,9 +138,109 @@ def test_all_sequences_too_long_to_keep(fasta):
         {"long": "cut"},
         {"heldout": 1.0},
         {"heldout": -0.1},
+        {"heldout": True},
+        {"heldout": "0.1"},
         {"num_sequences": 0},
+        {"num_groups": 0},
+        {"seed": -1},
     ],
 )
 def test_settings_that_cannot_be(wrong):
     with pytest.raises((InputError, TypeError), match=next(iter(wrong))):
         PlanSettings(**wrong)
+
+
+def test_settings_at_their_limits_and_by_default():
+    """A default is part of a plan's digest, which checkpoints hold."""
+    least = {"tokens_per_batch": 1, "max_residues": 1, "num_sequences": 1, "num_groups": 1}
+    least |= {"heldout": 0, "seed": 0}
+    assert {k: v for k, v in asdict(PlanSettings(**least)).items() if k in least} == least
+    assert PlanSettings() == PlanSettings(2048, 1022, "window", None, 0.05, 1, 0)
+
+
+def test_the_summary_counts_what_the_batches_hold(store):
+    plan = BatchPlan(store, SETTINGS)
+    held, batches = plan.group == HELDOUT, [plan.windows(b) for b in range(len(plan))]
+    residues = np.array([sum(length for *_, length in windows) for windows in batches])
+    tokens = [len(windows) * (windows[0][2] + 2) for windows in batches]
+    assert plan.residues_by_batch().tolist() == residues.tolist()
+    assert [plan.num_residues(b) for b in range(len(plan))] == residues.tolist()
+    assert plan.tokens_by_batch().tolist() == tokens
+    found = plan.summary()
+    assert found.num_sequences == 101
+    digests = store.column("digest")
+    assert found.num_heldout_sequences == (digests < int(0.2 * 2**64)).sum() > 0
+    assert (found.num_residues, found.num_tokens) == (residues.sum(), sum(tokens))
+    assert found.num_heldout_residues == residues[held].sum() > 0
+    assert (found.num_batches, found.num_windows) == (len(batches), sum(map(len, batches)))
+    assert found.longest_window == max(windows[0][2] for windows in batches)
+    assert found.num_residues_left_out == 0
+
+
+@pytest.mark.parametrize(
+    ("long", "windows", "left_out"),
+    [
+        ("window", [(1, 40), (2, 21), (2, 20), (3, 40), (3, 40), (0, 39)], 0),
+        ("whole", [(0, 39), (1, 40), (2, 41), (3, 80)], 0),
+        ("skip", [(0, 39), (1, 40)], 121),
+        ("truncate", [(0, 39), (1, 40), (2, 40), (3, 40)], 41),
+    ],
+)
+def test_lengths_at_the_limit(fasta, long, windows, left_out):
+    """40 residues are not too long for a window of 40."""
+    with scan_fasta(fasta(["A" * 39, "C" * 40, "D" * 41, "E" * 80])) as store:
+        plan = BatchPlan(store, replace(SETTINGS, long=long, heldout=0))
+        found = [(i, size) for b in range(len(plan)) for i, _, size in plan.windows(b)]
+        assert sorted(found) == sorted(windows)
+        assert plan.summary().num_long == 2
+        assert plan.summary().num_residues_left_out == left_out
+
+
+@pytest.mark.parametrize("num_groups", [1, 3, 50_000])
+def test_groups_are_by_digest(store, num_groups):
+    """50,000 is more than 16 bits hold with a sign."""
+    plan = BatchPlan(store, replace(SETTINGS, num_groups=num_groups))
+    digests = store.column("digest")
+    for b in range(len(plan)):
+        for i, *_ in plan.windows(b):
+            held = int(digests[i]) < int(0.2 * 2**64)
+            assert plan.group[b] == (HELDOUT if held else int(digests[i]) % num_groups)
+
+
+def test_equal_lengths_keep_the_order_of_the_file(store):
+    """Within a group; of batches of equal length too."""
+    plan = BatchPlan(store, replace(SETTINGS, num_groups=2))
+    for group in (HELDOUT, 0, 1):
+        found = [
+            (-length, i, start)
+            for b in np.flatnonzero(plan.group == group).tolist()
+            for i, start, length in plan.windows(b)
+        ]
+        whole = [(length, i) for length, i, start in found if not start]
+        assert [length for length, *_ in found] == sorted(length for length, *_ in found)
+        short = [pair for pair in whole if len(store.sequence(pair[1])) <= 40]
+        assert short == sorted(short)
+
+
+def test_a_number_is_its_batch_and_a_negative_one_none(store):
+    plan = BatchPlan(store, SETTINGS)
+    for number in (0, len(plan) - 1):
+        batch = planned_batch(store, number, plan=plan, tokenizer=esm_tokenizer())
+        assert batch.windows == plan.windows(number)
+        assert (batch.number, batch.group) == (number, plan.group[number])
+        assert batch.num_residues == plan.num_residues(number)
+    none = planned_batch(store, -1, plan=plan, tokenizer=esm_tokenizer())
+    assert (none.number, none.num_residues, none.windows) == (-1, 0, [])
+
+
+def test_what_is_held_out_does_not_determine_the_chain(store):
+    """One residue more than columns is enough, counted without the held-out ones."""
+    planned = BatchPlan(store, SETTINGS).summary()
+    options = {"num_components": 1, "level_widths": None}
+    fit = planned.num_residues - planned.num_heldout_residues
+    check_enough(planned, [4, fit - 1], ["a", "b"], options)
+    with pytest.raises(InputError, match=f"{fit} residues cannot determine {fit} directions of b"):
+        check_enough(planned, [4, fit], ["a", "b"], options)
+    without = replace(planned, num_heldout_residues=1)
+    with pytest.raises(InputError, match="needs held-out sequences"):
+        check_enough(without, [4, 5], ["a", "b"], {**options, "num_components": "heldout"})

@@ -9,6 +9,7 @@ from rd_lightning.fitting.plan import HELDOUT
 from rd_lightning.fitting.state import FitState, Part, solve_state
 
 from ..conftest import SEEDS, family_rows
+from ..ranks import Ranks
 
 DIMS = [5, 9]
 IDENTITY = {"family": "tiny", "names": ["A", "B"], "weights": {"A": "1", "B": "2"}}
@@ -139,3 +140,32 @@ def test_a_state_without_names_is_not_solved():
     assert head.report.context["where"] == "here"
     assert [part["index"] for part in head.report.context["parts"]] == [1]
     assert head.report.num_residues == 20
+
+
+@pytest.mark.parametrize(("heldout", "has_r2"), [(0, False), (1, False), (2, True)])
+def test_held_out_rows_are_scored_where_they_can_vary(heldout, has_r2):
+    """One row has no variance."""
+    rows = family_rows(60, DIMS, 0)
+    state = state_of([r[2:] for r in rows], "x")
+    state.heldout.update([r[:heldout] for r in rows])
+    head = solve_state(state, {})
+    assert (head.report.stages[0].r2_heldout is not None) == has_r2
+    assert head.report.num_heldout_residues == (heldout if has_r2 else 0)
+    assert state.num_rows == 58 + heldout
+
+
+def test_ranks_add_up_group_by_group(monkeypatch):
+    rows = family_rows(120, DIMS, 0, mean=2)
+
+    def on(rank: int) -> FitState:
+        state = FitState(DIMS, 2)
+        for g, moments in enumerate(state.all_moments):
+            moments.update([r[rank + 2 * g :: 6] for r in rows])
+        return state.all_reduce_()
+
+    for state in Ranks(2, monkeypatch).run(on):
+        for g, moments in enumerate(state.all_moments):
+            own = torch.cat([torch.cat(rows, 1)[rank + 2 * g :: 6] for rank in (0, 1)])
+            assert moments.num_rows == 40
+            error = (moments.covariance - torch.cov(own.T)).norm() / torch.cov(own.T).norm()
+            assert error < 1e-12

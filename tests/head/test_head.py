@@ -5,6 +5,7 @@ import torch
 
 from rd_lightning import JointMoments, RDHead, fit_chain
 from rd_lightning.errors import InputError
+from rd_lightning.head.head import Block, reach
 from rd_lightning.runtime.files import read_tensors, write_json, write_tensors
 
 from ..conftest import SEEDS, family_rows
@@ -106,13 +107,16 @@ def test_it_is_a_module_like_others(head, rows):
     assert head.double()([b.double() for b in rows]).dtype == torch.float64
 
 
-@pytest.mark.parametrize("wrong", ["too many", "none", "width", "leading", "names"])
+@pytest.mark.parametrize(
+    "wrong", ["too many", "none", "width", "leading", "as many rows otherwise", "names"]
+)
 def test_inputs_that_do_not_fit(head, rows, wrong):
     inputs = {
         "too many": [*rows, rows[0]],
         "none": [],
         "width": [rows[0], rows[2]],
         "leading": [rows[0], rows[1][:9]],
+        "as many rows otherwise": [rows[0].view(2, 5, 100, -1), rows[1].view(2, 100, 5, -1)],
         "names": {"8M": rows[0], "150M": rows[2]},
     }[wrong]
     with pytest.raises((InputError, TypeError), match="expected|type"):
@@ -152,3 +156,30 @@ def test_damaged_folders_are_refused(head, tmp_path):
 
 def test_a_head_over_one_member_is_the_identity(head, rows):
     assert torch.equal(head.truncate("8M")([rows[0]]), rows[0])
+
+
+def test_how_far_a_level_or_a_width_reaches(head):
+    """The fewest members that give so many columns."""
+    assert reach(head, None, None) == (4, 30)
+    assert [reach(head, name, None) for name in NAMES] == [(1, 6), (2, 10), (3, 17), (4, 30)]
+    for width in range(1, 31):
+        members = next(k for k, d in enumerate(DIMS, start=1) if width <= d)
+        assert reach(head, None, width) == (members, width)
+    for wrong in (0, 31, -1):
+        with pytest.raises(InputError, match="from 1 to 30"):
+            reach(head, None, wrong)
+    with pytest.raises(InputError, match="not both"):
+        reach(head, "8M", 6)
+
+
+def test_the_digest_tells_shapes_apart(head):
+    """Of equal names, levels and bytes: all are zero, and the members' widths change places."""
+
+    def zeros(*members: int) -> RDHead:
+        blocks = [
+            Block(*(torch.zeros(s) for s in ((1, members[k]), (1, k + 1), (1,)))) for k in (1, 2)
+        ]
+        report = head.truncate("150M").report
+        return RDHead(["a", "b", "c"], [2, 3, 4], blocks, report, member_dims=[2, *members[1:]])
+
+    assert zeros(2, 3, 5).digest() == zeros(2, 3, 5).digest() != zeros(2, 5, 3).digest()
