@@ -7,6 +7,7 @@ types.
 
 import atexit
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -96,6 +97,7 @@ def _run(
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(signal.SIGUSR2)
     os.environ.update(environment)
     tempfile.tempdir = None  # TMPDIR is another
     os.chdir(folder)

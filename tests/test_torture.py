@@ -123,6 +123,10 @@ class Story:
             if not failed and any(command.wait(0) for command in commands):
                 deadline, failed = min(deadline, time.monotonic() + GRACE), True
             if time.monotonic() > deadline:
+                if not failed:
+                    for command in commands:
+                        command.kill(signal.SIGUSR2)  # says where it is
+                    time.sleep(1)
                 assert failed, self.wrong("it hangs", commands)
                 for command in commands:
                     command.kill(signal.SIGKILL)
@@ -145,14 +149,15 @@ class Story:
         delay = self.drawn.uniform(0, 1.1 * self.seconds)
         writes = round(10 ** self.drawn.uniform(0, 3)) if kind == "full disk" else None
         hit = self.drawn.choice(("all", "one")) if self.ranks > 1 else "all"
+        when = f"after {writes} writes" if writes is not None else f"{delay:.2f} s, to {hit}"
+        self.told.append(f"{kind} {when}")
         commands = self.start([*self.arguments, *arguments], writes)
         if writes is None:
             time.sleep(delay)
             for command in commands if hit == "all" else [self.drawn.choice(commands)]:
                 command.kill(signal.Signals[kind])
         found = self.end(commands, HANG)
-        when = f"after {writes} writes" if writes is not None else f"{delay:.2f} s, to {hit}"
-        self.told.append(f"{kind} {when}: {found}")
+        self.told[-1] += f": {found}"
         self.counts[kind] += 1
         self.check(kind, found, commands)
         return set(found) == {0}
@@ -171,9 +176,8 @@ class Story:
         errors = [line for line in said.splitlines() if line.startswith("error:")]
         if found[0] == 1 and kind == "full disk":
             assert len(errors) == 1, self.wrong("not one line", commands)
-            assert "No space left" in errors[0] and "/" in errors[0], self.wrong(
-                "no path", commands
-            )
+            full = any(words in errors[0] for words in ("No space left", "No usable temporary"))
+            assert full and "/" in errors[0], self.wrong("another error, or no path", commands)
 
     def wrong(self, what: str, commands: Sequence[Command]) -> str:
         said = "\n--\n".join(command.said()[-3000:] for command in commands)

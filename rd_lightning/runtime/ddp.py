@@ -56,7 +56,8 @@ def processes_end_together(trainer: Trainer) -> Iterator[None]:
         for process in getattr(trainer.strategy.launcher, "procs", []):
             if process.poll() is None:
                 process.terminate()
-        if isinstance(error, RuntimeError) and _GONE.search(str(error)):
+        gone = isinstance(error, (dist.DistNetworkError, dist.DistStoreError))
+        if gone or (isinstance(error, RuntimeError) and _GONE.search(str(error))):
             raise InputError(
                 "another process of this run has ended, and this one cannot go on without it; the "
                 "other's message or log says why"

@@ -7,6 +7,7 @@ import os
 import re
 
 _FULL = "make room there, or choose another disk (the setting out; TMPDIR for temporary files)"
+_NO_TEMPORARY = "make room in one of them, or name another folder: TMPDIR"
 _FORBIDDEN = "choose a folder that you may write to, or change its permissions"
 _NO_FOLDER = "a file is where a folder is needed; choose another path"
 REMEDIES = {
@@ -30,6 +31,8 @@ def explained(error: OSError) -> str:
     """Path, what the system says, and what to do."""
     if error.errno is None:
         return str(error) or type(error).__name__
+    if "No usable temporary directory" in str(error):  # each is full, or not to be written to
+        return f"{error.strerror}; {_NO_TEMPORARY}"
     where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     remedy = REMEDIES.get(error.errno)
     return f"{where}{error.strerror}" + (f"; {remedy}" if remedy else "")

@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch.distributed
 
 from rd_lightning.errors import InputError
 from rd_lightning.runtime.ddp import processes_end_together
@@ -23,10 +24,17 @@ def trainer(*processes: subprocess.Popen) -> SimpleNamespace:
     return SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
 
 
-@pytest.mark.parametrize("said", GONE)
-def test_a_process_without_its_peers_says_so_in_a_line(said):
+@pytest.mark.parametrize(
+    "error",
+    [
+        *map(RuntimeError, GONE),
+        torch.distributed.DistNetworkError("Failed to recv, got 0 bytes."),
+        torch.distributed.DistStoreError("wait timeout after 60000ms"),
+    ],
+)
+def test_a_process_without_its_peers_says_so_in_a_line(error):
     with pytest.raises(InputError) as raised, processes_end_together(trainer()):
-        raise RuntimeError(said)
+        raise error
     assert str(raised.value).startswith("another process of this run has ended")
     assert "\n" not in str(raised.value)
 

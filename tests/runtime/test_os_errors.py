@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 
 import pytest
 
@@ -13,6 +14,16 @@ from rd_lightning.runtime.os_errors import REMEDIES, explained, from_text
 def test_every_known_error_names_path_and_remedy(number):
     said = explained(OSError(number, os.strerror(number), "/a/b"))
     assert said == f"/a/b: {os.strerror(number)}; {REMEDIES[number]}"
+
+
+def test_no_folder_for_temporary_files(monkeypatch, tmp_path):
+    """As where the disks of all of them are full."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(OSError, match="No usable") as raised:
+        tempfile.gettempdir()
+    said = explained(raised.value)
+    assert str(tmp_path / "none") in said and said.endswith("or name another folder: TMPDIR")
 
 
 def test_others_are_as_they_are():
