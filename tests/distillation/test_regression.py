@@ -121,6 +121,21 @@ def test_heldout_rule_takes_the_best_r2(seed):
     assert pcr(fit, len(z), "heldout", heldout).num_components == 1 + int(np.argmax(scores))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_heldout_rule_takes_the_least_squared_error(seed):
+    """Held-out rows of another relation: neither few nor all components are the best."""
+    z, y = centred(seed, rows=60)
+    generator = torch.Generator().manual_seed(seed)
+    other_z = torch.randn(30, 10, generator=generator, dtype=torch.float64) * z.std(0)
+    fits = [pcr(second_moments(z, y), len(z), m).coefficients for m in range(1, 11)]
+    weights = torch.rand(10, generator=generator, dtype=torch.float64)
+    other_y = other_z @ sum(w * f for w, f in zip(weights / weights.sum(), fits, strict=True))
+    heldout = SecondMoments(other_z.T @ other_z, other_z.T @ other_y, other_y.T @ other_y)
+    errors = [(other_y - other_z @ fit).square().sum().item() for fit in fits]
+    found = pcr(second_moments(z, y), len(z), "heldout", heldout).num_components
+    assert found == 1 + int(np.argmin(errors))
+
+
 def test_heldout_rule_needs_heldout_moments():
     with pytest.raises(InputError, match="held-out"):
         pcr(second_moments(*centred(0)), 800, "heldout")
