@@ -70,4 +70,7 @@ def make_trainer(config: DictConfig, *callbacks: Callback, root: Path) -> L.Trai
             "several processes were started, but this trainer is for one; start one process "
             "(srun --ntasks=1), or let them share the work: trainer=ddp"
         )
+    # Lightning's handler of SIGTERM starts a collective inside of the signal. The other processes
+    # are not in it: they hang, or take it for the one that they are in. A command has handlers.
+    trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer

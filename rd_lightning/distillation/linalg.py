@@ -32,8 +32,7 @@ def fix_signs(vectors: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
     Eigenvectors are defined up to sign; with this rule two fits of one matrix agree.
     """
     largest = vectors.abs().argmax(dim=0, keepdim=True)
-    signs = vectors.gather(0, largest).sign()
-    return vectors * torch.where(signs == 0, 1.0, signs)
+    return vectors * vectors.gather(0, largest).sign()
 
 
 def eigh_descending(

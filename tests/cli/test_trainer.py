@@ -1,11 +1,16 @@
 """What a Trainer is made of: nothing of Lightning's own beside the run, all of the data."""
 
+import signal
+
+import lightning
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from rd_lightning.cli import command
 from rd_lightning.cli.trainer import make_trainer
 from rd_lightning.errors import InputError
+from rd_lightning.runtime.stopping import raise_stopped, signals_handled
 
 CPU = {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 1}
 LEAVE_OUT = [
@@ -62,3 +67,22 @@ def test_who_is_the_main_process(monkeypatch, variables, main):
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
     assert command.is_main_process() is main
+
+
+def test_signals_are_the_commands_in_every_moment_of_a_run(tmp_path):
+    """Lightning sets its own before the first batch is read, and with those the processes of one
+    run hang where a signal comes then."""
+    seen = []
+
+    class Module(lightning.LightningModule):
+        def predict_dataloader(self):
+            seen.append(signal.getsignal(signal.SIGTERM))
+            return [torch.zeros(1)]
+
+        def predict_step(self, batch):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    with signals_handled():
+        made(tmp_path).predict(Module())
+        seen.append(signal.getsignal(signal.SIGTERM))
+    assert seen == [raise_stopped] * 3

@@ -142,6 +142,7 @@ def test_the_report_is_json_and_comes_back():
 
     blocks = family_rows(500, CHAINS["three"], 0)
     report = fit_chain(moments_of(blocks), names=["a", "b", "c"], context={"family": "x"}).report
+    assert [(s.source, s.target) for s in report.stages] == [("a", "b"), ("b", "c")]
     again = FitReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False)))
     assert again == report
     for stage in report.stages:
