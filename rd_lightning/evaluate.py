@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .cli.command import output_folder, plain, run_command
 from .errors import InputError
@@ -79,6 +79,11 @@ def _options(config: DictConfig) -> EvaluateOptions:
 def _score(job: EvaluateJob) -> list[Scored]:
     """Every assay, with a bar each for residues and for fits."""
     from .display.console import residue_progress
+    from .runtime.stopping import stop_if_told
+
+    def advance(task: Any, number: int = 1) -> None:
+        stop_if_told()
+        progress.advance(task, number)
 
     with residue_progress() as progress:
         found = []
@@ -93,8 +98,8 @@ def _score(job: EvaluateJob) -> list[Scored]:
             found.append(
                 job.score(
                     assay,
-                    on_residues=lambda number, task=embedding: progress.advance(task, number),
-                    on_fit=lambda task=fits: progress.advance(task),
+                    on_residues=lambda number, task=embedding: advance(task, number),
+                    on_fit=lambda task=fits: advance(task),
                 )
             )
     return found

@@ -14,7 +14,7 @@ from ..data.store import SequenceStore
 from ..display.console import StreamProgress
 from ..errors import InputError
 from ..runtime.ddp import once_per_machine
-from ..runtime.stopping import handle_signals
+from ..runtime.stopping import handle_signals, stop_if_told
 from .dataset import EmbedData
 from .nested_model import NestedModel
 from .output import Recorder
@@ -129,6 +129,7 @@ class RecorderCallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        stop_if_told()
         if self.recorder is not None:
             self.recorder.write(batch, outputs)
 

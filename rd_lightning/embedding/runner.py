@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ..display.console import residue_progress
+from ..runtime.stopping import stop_if_told
 from .job import EmbedJob
 from .nested_model import NestedModel
 from .output import open_recorder
@@ -88,6 +89,7 @@ class RunAlone:
                 len(data.plan),
                 self.device_type,
             ):
+                stop_if_told()
                 recorder.write(batch, vectors)
                 progress.advance(task, batch.num_residues)
 

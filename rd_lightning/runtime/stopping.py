@@ -32,7 +32,21 @@ def raise_stopped(number: int, *_: object) -> None:
     for other in _signals():
         if other != signal.SIGINT:
             signal.signal(other, signal.SIG_IGN)
-    raise stopped(signal.Signals(number).name)
+    _Received.name = signal.Signals(number).name
+    raise stopped(_Received.name)
+
+
+class _Received:
+    """The signal that the run is to end by. Its exception may get lost: libraries in C drop one
+    that comes while they look at an object, and go on, or raise one of their own."""
+
+    name: str | None = None
+
+
+def stop_if_told() -> None:
+    """Raise the exception of a signal that came before, and got lost. For loops, once a turn."""
+    if _Received.name is not None:
+        raise stopped(_Received.name)
 
 
 @contextmanager
@@ -41,9 +55,11 @@ def signals_handled(handler: Callable[..., None] = raise_stopped) -> Iterator[No
     are put back. A signal that is ignored (nohup) stays so. Other threads than the main one cannot
     have handlers: there, nothing is done.
 
-    Python drops an exception that is raised while an object is destroyed. A signal that came just
-    then is sent again a moment later."""
+    Where the exception of a signal gets lost, the run still ends by it: at the next
+    :func:`stop_if_told`; with any other exception; and one that came while Python destroyed an
+    object is sent again a moment later."""
     found, hook = handle_signals(handler), sys.unraisablehook
+    _Received.name = None
     timers: list[threading.Timer] = []
 
     def dropped(about: Any) -> None:
@@ -58,7 +74,12 @@ def signals_handled(handler: Callable[..., None] = raise_stopped) -> Iterator[No
     sys.unraisablehook = dropped
     try:
         yield
+    except Exception as error:
+        if _Received.name is None:
+            raise
+        raise stopped(_Received.name) from error
     finally:
+        _Received.name = None
         sys.unraisablehook = hook
         for timer in timers:
             timer.cancel()

@@ -1,5 +1,6 @@
 """Signals become exceptions, once, and only inside."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from rd_lightning.errors import Terminated
-from rd_lightning.runtime.stopping import STATUS, signals_handled
+from rd_lightning.runtime.stopping import STATUS, signals_handled, stop_if_told
 
 
 @pytest.mark.parametrize("name", STATUS)
@@ -77,3 +78,35 @@ def test_others_errors_in_an_end_are_said_as_ever(monkeypatch):
     with signals_handled():
         Failing()
     assert [str(about.exc_value) for about in said] == ["in its end"]
+
+
+def lost(number):
+    """A signal whose exception a library drops, as one in C that looks at an object does."""
+    with contextlib.suppress(Terminated):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_one_that_a_library_drops_is_not_lost(name):
+    number = signal.Signals[name]
+    with pytest.raises(Terminated) as stopped, signals_handled():
+        lost(number)
+        raise ValueError("could not determine the shape")
+    assert stopped.value.code == STATUS[name]
+    turns = []
+    with pytest.raises(Terminated) as stopped, signals_handled():
+        for turn in range(9):
+            stop_if_told()
+            turns.append(turn)
+            if turn == 4:
+                lost(number)
+    assert stopped.value.signal == name and turns == list(range(5))
+
+
+def test_without_a_signal_errors_are_as_they_are():
+    with pytest.raises(ValueError, match="its own"), signals_handled():
+        stop_if_told()
+        raise ValueError("its own")
+    with contextlib.suppress(Terminated), signals_handled():
+        os.kill(os.getpid(), signal.SIGTERM)
+    stop_if_told()  # that was another run
