@@ -14,7 +14,7 @@ from ..data.store import SequenceStore
 from ..display.console import StreamProgress
 from ..errors import InputError
 from ..runtime.ddp import once_per_machine
-from ..runtime.stopping import handle_signals, stop_if_told
+from ..runtime.stopping import stop_if_told
 from .dataset import EmbedData
 from .nested_model import NestedModel
 from .output import Recorder
@@ -114,11 +114,6 @@ class RecorderCallback(Callback):
         self.recorder = self.open_recorder(trainer.global_rank)
         # All must have seen the same logs before anyone adds to one.
         trainer.strategy.barrier("what is done is known")
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # In place of Lightning's handler, which starts a collective inside of the signal. Lightning
-        # puts back the original one at the end.
-        handle_signals()
 
     def on_predict_batch_end(
         self,

@@ -17,7 +17,7 @@ STATUS = {"SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 129, "SIGINT": 130}
 before SIGTERM, so it is the same request."""
 
 _MOMENT = 0.05
-"""Seconds."""
+"""Seconds after which a signal that got lost is sent again."""
 
 
 def stopped(name: str, fate: str = "") -> Terminated:
