@@ -14,14 +14,18 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
-HEAVY = ["lightning.pytorch", "esm.model.esm2", "h5py", "hydra", "pandas", "pyarrow", "sklearn"]
-_COMMANDS = ["rd_lightning.fit", "rd_lightning.embed", "rd_lightning.merge"]
-_PARTS = ["rd_lightning.fitting.module", "rd_lightning.embedding.job", "rd_lightning.cli.trainer"]
+PRELOADED = [
+    *("lightning.pytorch", "esm.model.esm2", "h5py", "hydra", "pandas", "pyarrow", "sklearn"),
+    *("rd_lightning.fit", "rd_lightning.embed", "rd_lightning.merge"),
+    *("rd_lightning.fitting.module", "rd_lightning.embedding.job", "rd_lightning.cli.trainer"),
+]
+QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+"""Variables of a command that a test starts: one thread, no network, lines of one width."""
 
 
 class Command:
@@ -31,7 +35,7 @@ class Command:
         name: fit, merge, embed or evaluate.
         log: file for what it says.
         environment: variables beside those of the server.
-        writes: the disk is full after so many writes; needs :func:`full_disk`.
+        writes: the disk is full after so many writes; needs a server with full_disk.c.
     """
 
     def __init__(
@@ -66,19 +70,12 @@ class Command:
 def start_server(preload: Path | None = None) -> None:
     """Of a test session; with a library that its processes get before all others."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*HEAVY, *_COMMANDS, *_PARTS])
-    changed = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
-    if preload is not None:
-        changed["LD_PRELOAD"] = str(preload)
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
+    context.set_forkserver_preload(PRELOADED)
+    library = {} if preload is None else {"LD_PRELOAD": str(preload)}
+    with patch.dict(os.environ, {**QUIET, **library}):  # which the server keeps
         first = context.Process(target=time.sleep, args=(0,))
         first.start()
         first.join()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _run(
@@ -105,7 +102,6 @@ def _run(
     if writes is not None:
         ctypes.CDLL(None).full_after(ctypes.c_long(writes))
     try:
-        with warnings.catch_warnings():
-            import_module(f"rd_lightning.{name}").main()
+        import_module(f"rd_lightning.{name}").main()
     finally:
         atexit._run_exitfuncs()  # a forked process ends without

@@ -6,10 +6,13 @@ from . import typecheck  # noqa: F401  (the hook finds it by name)
 
 install_import_hook("rd_lightning", "tests.typecheck.check")
 
+import errno  # noqa: E402
+import io  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
+import sys  # noqa: E402
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
+from contextlib import contextmanager, redirect_stderr, redirect_stdout  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import hypothesis  # noqa: E402
@@ -23,6 +26,8 @@ from rd_lightning.families import Family, Member  # noqa: E402
 from rd_lightning.families import family as registry  # noqa: E402
 from rd_lightning.fitting.output import Fitted  # noqa: E402
 from rd_lightning.fitting.state import FitState  # noqa: E402
+
+from .commands import QUIET  # noqa: E402
 
 # The same examples in every run; a long search takes others each time.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -172,7 +177,27 @@ def one_thread():
 def clean_environment() -> dict[str, str]:
     """For a command in a subprocess: one thread, no network, no scheduler's variables."""
     kept = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "WORLD_SIZE", "RANK")}
-    return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    return {**kept, **QUIET}
+
+
+def run_here(main: Callable[[], None], folder: Path, *words: str) -> tuple[int, str]:
+    """A command in this process and a folder: exit status, and what it printed."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", list(words))
+        patch.setenv("COLUMNS", "100")
+        with redirect_stdout(said), redirect_stderr(said):
+            try:
+                main()
+            except SystemExit as done:
+                return int(done.code or 0), said.getvalue()
+    return 0, said.getvalue()
+
+
+def disk_full(*_: object) -> None:
+    """In the place of a call of the system: what it raises, without a path."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """Damaged files and random settings through the commands themselves, in this process: done, or one
 line and nothing written."""
 
-import contextlib
-import io
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,47 +13,35 @@ from rd_lightning import JointMoments, embed, evaluate, fit, fit_chain, merge
 from rd_lightning.families import sample_fasta
 from rd_lightning.fitting.state import FitState
 
-from .conftest import family_rows
+from .conftest import family_rows, run_here
 from .mutations import EXAMPLES, damaged, fuzzed
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 FASTA = sample_fasta().read_bytes()[:1500]
-ASSAY = b"mutant,mutated_sequence,DMS_score,DMS_score_bin\n" + b"".join(
-    b"%c%d%c,%s,%d.%d,%d\n"
-    % (
-        b"MKTAYIAKQR"[i],
-        i + 1,
-        new,
-        b"MKTAYIAKQR"[:i] + b"%c" % new + b"MKTAYIAKQR"[i + 1 :],
-        j,
-        i,
-        j,
-    )
-    for i in range(10)
-    for j, new in enumerate(b"CD")
-)
+WILD = "MKTAYIAKQR"
+ASSAY = "\n".join(
+    [
+        "mutant,mutated_sequence,DMS_score,DMS_score_bin",
+        *(
+            f"{WILD[i]}{i + 1}{new},{WILD[:i]}{new}{WILD[i + 1 :]},{j}.{i},{j}"
+            for i in range(len(WILD))
+            for j, new in enumerate("CD")
+        ),
+        "",
+    ]
+).encode()
 few = settings(fuzzed, max_examples=max(10, EXAMPLES // 6), phases=[Phase.generate])
 """A command takes a fifth of a second: failures are not made smaller."""
 
 
 def run(name: str, main: Callable[[], None], folder: Path, *arguments: str) -> str | None:
     """Its error, which is one line and leaves no output; None if it ended well."""
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", [f"rd-{name}", *arguments])
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-            try:
-                main()
-            except SystemExit as ended:
-                status = ended.code
-            else:
-                status = 0
+    status, said = run_here(main, folder, f"rd-{name}", *arguments)
     assert status in (0, 1)
-    errors = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
-    assert len(errors) == status, said.getvalue()
-    assert "Traceback" not in said.getvalue()
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == status, said
+    assert "Traceback" not in said
     return errors[0] if errors else None
 
 

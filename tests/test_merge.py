@@ -1,7 +1,5 @@
 """Parts of a fit, merged into the whole: a map-reduce."""
 
-import contextlib
-import io
 import os
 import shutil
 import subprocess
@@ -15,23 +13,13 @@ from rd_lightning.fitting.state import FitState
 from rd_lightning.merge import main
 from rd_lightning.runtime.owner import owned
 
-from .conftest import clean_environment, random_sequences
+from .conftest import clean_environment, random_sequences, run_here
 from .fitting.test_checkpoint import assert_same, finish, rd_fit, start
 
 
 def merge(folder: Path, *arguments: str) -> tuple[int, str]:
-    """The command in this process: exit status, and what it printed."""
-    said = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["rd-merge", *arguments])
-        patch.setenv("COLUMNS", "100")
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            try:
-                main()
-            except SystemExit as done:
-                return int(done.code or 0), said.getvalue()
-    return 0, said.getvalue()
+    """Exit status, and what it printed."""
+    return run_here(main, folder, "rd-merge", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ depends on the machine as well, so a failure tells the whole story of its lives.
 """
 
 import dataclasses
+import itertools
 import os
 import random
 import shutil
@@ -191,30 +192,31 @@ class Story:
         complete: Callable[[Path], bool] = lambda out: False,
     ) -> Path:
         """So many lives, and as many outputs as come of them, each the ``same`` as an undisturbed
-        one; returns the first.
+        one; returns the first of them.
 
         Args:
             complete: of a command that refuses what is complete already: whether it is. It may
                 have been killed in its last moment.
         """
-        outputs = [self.place / f"{i}{self.suffix}" for i in range(number + 1)]
-        self.undisturbed(f"out={outputs[0]}")
-        same(outputs[0])
-        out, begun = self.place / f"1{self.suffix}", False
-        waiting = iter(outputs[2:])
+        outputs = (self.place / f"{i}{self.suffix}" for i in itertools.count())
+        out = next(outputs)
+        self.undisturbed(f"out={out}")
+        same(out)
+        out = first = next(outputs)
+        begun = False
         for _ in range(number):
             begun = not self.live(f"out={out}") and not complete(out)
             if not begun:
                 same(out)
-                out = next(waiting, None) or self.place / f"last{self.suffix}"
+                out = next(outputs)
         if begun:
             self.undisturbed(f"out={out}")
             same(out)
-            out = self.place / f"last{self.suffix}"
+            out = next(outputs)
         self.undisturbed(f"out={out}")  # and removes what killed ones left in TMPDIR
         print(f"\n{self.name}, ranks {self.ranks}, seed {SEED}: {dict(self.counts)}")
         print("\n".join(self.told))
-        return outputs[1]
+        return first
 
 
 def names(folder: Path) -> set[str]:

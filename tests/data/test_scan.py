@@ -1,6 +1,5 @@
 """One pass: ids under a rule, nucleotides, folders, and pipes that cannot be read twice."""
 
-import errno
 import os
 import threading
 
@@ -9,6 +8,8 @@ import pytest
 from rd_lightning.data.scan import IdRule, scan_fasta
 from rd_lightning.data.store import SequenceStore, read_at, write_at
 from rd_lightning.errors import InputError
+
+from ..conftest import disk_full
 
 UNIQUE = IdRule(unique=True)
 FIRST_WORDS = "".join(f">sample chain {i}\n{'ACDEF'[i:]}\n" for i in range(5))
@@ -114,11 +115,7 @@ def test_a_system_without_pread(fasta, tmp_path, monkeypatch):
 def test_a_full_disk_is_named(tmp_path, fasta, monkeypatch):
     """That of the store, not the one of the sequences."""
     path = fasta(["MKV"])
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("rd_lightning.data.scan._Scan._keep", full)
+    monkeypatch.setattr("rd_lightning.data.scan._Scan._keep", disk_full)
     with pytest.raises(OSError, match="No space") as raised:
         scan_fasta(path, folder=tmp_path / "store")
     assert raised.value.filename == str(tmp_path / "store")

@@ -1,6 +1,5 @@
 """What is written is read back; what a killed run left is told from what it did not."""
 
-import errno
 import os
 
 import numpy as np
@@ -9,6 +8,8 @@ import torch
 
 from rd_lightning.embedding.spool import Spool
 from rd_lightning.errors import InputError
+
+from ..conftest import disk_full
 
 LENGTHS = np.array([3, 0, 5, 1])
 
@@ -77,17 +78,13 @@ def test_a_damaged_log_or_file_is_said(tmp_path):
         spool.done()
 
 
-def full(*_):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 @pytest.mark.parametrize(
     ("call", "named"), [("pwrite", "mean.raw"), ("write", "done.0"), ("fsync", "s")]
 )
 def test_a_full_disk_is_named(tmp_path, monkeypatch, call, named):
     Spool.prepare(tmp_path / "s", {})
     spool = Spool(tmp_path / "s", LENGTHS, 4, torch.float32, ("mean", "residue"))
-    monkeypatch.setattr(os, call, full)
+    monkeypatch.setattr(os, call, disk_full)
     with pytest.raises(OSError, match="No space") as raised:
         spool.write([0], vectors([0], 0))
         spool.sync()
