@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..data.batch import Batch
 from ..errors import InputError, check_choice
-from ..families.forward import run_in_pieces
+from ..families.forward import TokenBudget, run_in_pieces
 from ..head.head import RDHead
+from ..runtime.memory import with_room
 from ..runtime.precision import true_float32
 from .sequence_batch import SequenceBatch
 
@@ -43,6 +44,7 @@ def embed_batch(
     poolings: Sequence[Pooling],
     *,
     max_residues: int,
+    budget: TokenBudget | None = None,
     known: dict[Pooling, Tensor] | None = None,
     on_piece: Callable[[int], None] = lambda pieces: None,
 ) -> dict[Pooling, Tensor]:
@@ -53,6 +55,7 @@ def embed_batch(
     equal to pooling the head's output, and the head costs next to nothing.
 
     Args:
+        budget: what earlier batches of the same members and poolings have shown of the device.
         known: vectors of the first levels that are there already; then ``backbones`` are the
             members that follow, and the columns of ``known`` come back unchanged.
         on_piece: told how many pieces beyond one a forward pass needed for lack of memory.
@@ -64,6 +67,7 @@ def embed_batch(
             lambda piece: [_pool(b, batch, piece, poolings) for b in backbones],
             planned,
             max_residues=max_residues,
+            budget=budget,
         )
         for number, (piece, by_member) in enumerate(pooled):
             on_piece(number)
@@ -75,10 +79,15 @@ def embed_batch(
         counts = torch.tensor(num_windows, dtype=torch.float32)[:, None].to(sums[0]["bos"].device)
         for total in sums:
             total["bos"] /= counts
-    with true_float32(next(iter(sums[0].values())).device.type):
+
+    def nested() -> dict[Pooling, Tensor]:
         if known is not None:
             return {p: head.extend(known[p], [total[p] for total in sums]) for p in poolings}
         return {p: head([total[p] for total in sums]) for p in poolings}
+
+    device = next(iter(sums[0].values())).device
+    with true_float32(device.type):
+        return with_room(nested, device)
 
 
 def weighted_means(

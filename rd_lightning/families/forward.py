@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from ..data.batch import Batch, cut, halves
 from ..data.windows import Window
 from ..errors import InputError
+from ..runtime.memory import free_memory, or_none
 from .backbone import residue_embeddings
 
 log = logging.getLogger(__name__)
@@ -42,22 +42,64 @@ class WindowTooLarge(InputError):
         return WindowTooLarge(self.windows, self.device, name)
 
 
+class TokenBudget:
+    """What a device was found to have room for, so that no batch fails twice for the same reason.
+
+    Batches of several windows that have more tokens than :attr:`tokens` are divided before they are
+    tried; so is a window, where it may be cut, that is as long as one that did not fit alone.
+
+    Attributes:
+        tokens: most tokens, padding included, of a batch of several windows: those of the larger
+            half of the last one that did not fit. None until one did not.
+        too_long: tokens of the shortest window that did not fit alone; None until one did not.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: int | None = None
+        self.too_long: int | None = None
+
+    def allows(self, batch: Batch) -> bool:
+        """Whether to try a batch whole."""
+        number, length = batch.tokens.shape
+        if number > 1:
+            return self.tokens is None or number * length <= self.tokens
+        return self.too_long is None or length < self.too_long
+
+    def learn(self, batch: Batch) -> None:
+        """That a batch did not fit."""
+        number, length = batch.tokens.shape
+        if number > 1:
+            self.tokens = (number + 1) // 2 * length
+        else:
+            self.too_long = length
+
+
 def embed_in_pieces(
-    backbones: nn.ModuleDict, batch: Batch, *, max_residues: int
-) -> Iterator[tuple[Batch, list[Tensor]]]:
-    """Pieces of the batch, in order, each with the embeddings of its residues by every backbone.
+    backbones: nn.ModuleDict,
+    batch: Batch,
+    *,
+    max_residues: int,
+    budget: TokenBudget | None = None,
+    then: Callable[[list[Tensor]], Result],
+) -> Iterator[tuple[Batch, Result]]:
+    """Pieces of the batch, in order, each with what ``then`` makes of the embeddings of its
+    residues by every backbone.
 
     See :func:`run_in_pieces`.
     """
 
-    def embed(piece: Batch) -> list[Tensor]:
-        return residue_embeddings(backbones, piece.tokens, piece.rows, padded=piece.padded)
+    def embed(piece: Batch) -> Result:
+        return then(residue_embeddings(backbones, piece.tokens, piece.rows, padded=piece.padded))
 
-    return run_in_pieces(embed, batch, max_residues=max_residues)
+    return run_in_pieces(embed, batch, max_residues=max_residues, budget=budget)
 
 
 def run_in_pieces(
-    run: Callable[[Batch], Result], batch: Batch, *, max_residues: int
+    run: Callable[[Batch], Result],
+    batch: Batch,
+    *,
+    max_residues: int,
+    budget: TokenBudget | None = None,
 ) -> Iterator[tuple[Batch, Result]]:
     """Pieces of the batch, in order, each with what ``run`` makes of it.
 
@@ -65,37 +107,30 @@ def run_in_pieces(
     tried again, down to one window; a window longer than ``max_residues`` (of a sequence run
     whole) is then cut into equal windows.
 
+    Args:
+        budget: what earlier batches of the same ``run`` have shown; learns from this one.
+
     Raises:
         WindowTooLarge: a single window of at most ``max_residues`` does not fit.
     """
-    try:
-        result, fits = run(batch), True
-    except torch.OutOfMemoryError:
-        # Outside of the handler: the exception holds the frames that hold the memory.
-        result, fits = None, False
-    if fits:
-        yield batch, result  # type: ignore[misc]
-        return
-    device = batch.tokens.device
-    _free_memory(device)
+    budget = TokenBudget() if budget is None else budget
     length = batch.windows[0][2]
-    if len(batch.windows) > 1:
-        pieces = halves(batch)
-    elif length > max_residues:
-        pieces = cut(batch, max_residues)
-    else:
-        raise WindowTooLarge(batch.windows, device)
-    log.warning(
-        "out of memory with %d window(s) of up to %d residues; trying %d pieces",
-        len(batch.windows),
-        length,
-        len(pieces),
-    )
+    divisible = len(batch.windows) > 1 or length > max_residues
+    if budget.allows(batch) or not divisible:
+        done = or_none(lambda: (run(batch),))
+        if done is not None:
+            yield batch, done[0]
+            return
+        free_memory(batch.tokens.device)
+        if not divisible:
+            raise WindowTooLarge(batch.windows, batch.tokens.device)
+        budget.learn(batch)
+        log.warning(
+            "out of memory with %d window(s) of up to %d residues; from now on such batches are "
+            "divided",
+            len(batch.windows),
+            length,
+        )
+    pieces = halves(batch) if len(batch.windows) > 1 else cut(batch, max_residues)
     for piece in pieces:
-        yield from run_in_pieces(run, piece, max_residues=max_residues)
-
-
-def _free_memory(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+        yield from run_in_pieces(run, piece, max_residues=max_residues, budget=budget)

@@ -12,7 +12,7 @@ from rd_lightning.errors import InputError
 from rd_lightning.families import forward as embedding
 from rd_lightning.families.backbone import load_backbones, residue_embeddings
 from rd_lightning.families.esm2 import esm_tokenizer
-from rd_lightning.families.forward import embed_in_pieces
+from rd_lightning.families.forward import TokenBudget, embed_in_pieces
 
 from ..conftest import random_sequences
 from ..fitting.test_module import run
@@ -49,7 +49,7 @@ def test_pieces_give_the_same_embeddings(fasta, family, room, caplog):
     whole = residue_embeddings(backbones, batch.tokens, batch.rows, padded=batch.padded)
     tried = room(130)
     with caplog.at_level(logging.WARNING):
-        pieces = list(embed_in_pieces(backbones, batch, max_residues=1022))
+        pieces = list(embed_in_pieces(backbones, batch, max_residues=1022, then=list))
     assert max(tried) == batch.tokens.numel()
     assert [w for piece, _ in pieces for w in piece.windows] == batch.windows
     for k, expected in enumerate(whole):
@@ -57,11 +57,49 @@ def test_pieces_give_the_same_embeddings(fasta, family, room, caplog):
     assert "out of memory with 9 window(s)" in caplog.text
 
 
+def test_no_batch_fails_twice_for_the_same_reason(fasta, family, room):
+    """Before, every batch was tried whole first, each time in vain."""
+    batch = some_batch(fasta, ["ACDEFGHIKL"] * 9)  # 108 tokens
+    backbones = load_backbones(family, family.members)
+    budget, tried = TokenBudget(), room(40)
+    for _ in range(3):
+        found = embed_in_pieces(backbones, batch, max_residues=1022, budget=budget, then=list)
+        assert [w for piece, _ in found for w in piece.windows] == batch.windows
+    # Four windows, 48 tokens, failed too: the five of the other half are not tried together.
+    assert [size for size in tried if size > 40] == [108, 48]
+    assert budget.tokens == 24
+
+
+def test_windows_are_cut_untried_only_where_as_long_a_one_failed(fasta, family, room):
+    budget, tried = TokenBudget(), room(60)
+    backbones = load_backbones(family, family.members)
+    for length in (100, 50, 90, 120, 58, 100):
+        batch = some_batch(fasta, ["A" * length])
+        pieces = list(embed_in_pieces(backbones, batch, max_residues=30, budget=budget, then=list))
+        assert sum(length for p, _ in pieces for _, _, length in p.windows) == length
+        assert (len(pieces) == 1) == (length <= 58)
+    # 102: failed; 52 fits; 92: shorter, tried, fails; 122 and the second 102 are not tried again.
+    assert [size for size in tried if size > 32] == [102, 52, 92, 60]
+
+
+def test_what_follows_the_forward_pass_is_in_pieces_too(fasta, family):
+    batch = some_batch(fasta, ["ACDEFGHIKL"] * 8)
+    backbones = load_backbones(family, family.members)
+
+    def then(blocks):
+        if len(blocks[0]) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return len(blocks[0])
+
+    found = embed_in_pieces(backbones, batch, max_residues=1022, then=then)
+    assert [rows for _, rows in found] == [20] * 4
+
+
 def test_a_long_sequence_run_whole_is_cut_into_windows(fasta, family, room):
     batch = some_batch(fasta, ["ACDEFGHIKL" * 10])
     backbones = load_backbones(family, family.members)
     room(40)
-    pieces = list(embed_in_pieces(backbones, batch, max_residues=30))
+    pieces = list(embed_in_pieces(backbones, batch, max_residues=30, then=list))
     assert [piece.windows[0] for piece, _ in pieces] == [
         (0, 0, 25), (0, 25, 25), (0, 50, 25), (0, 75, 25),
     ]  # fmt: skip
