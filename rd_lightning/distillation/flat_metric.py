@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ..errors import InputError
+from ..runtime.precision import has_float64
 
 STATES = ("state", "origin")
 
@@ -24,7 +25,7 @@ class FlatMetric(Metric):
 
     - the states are float64 whatever ``.half()``, ``.to(torch.bfloat16)``, :meth:`set_dtype`, a
       precision plugin or ``torch.set_default_dtype`` say; only their device changes, and on a
-      device without float64 (mps) they stay on the CPU;
+      device without float64 they stay on the CPU;
     - a copy is made only where it is kept: while the metric is synchronised, there are its local
       and its global state, and no third;
     - ``update`` and ``compute`` are methods of the class. torchmetrics puts wrapped ones on every
@@ -233,4 +234,4 @@ class FlatMetric(Metric):
 
 def _with_float64(device: torch.device) -> torch.device:
     """The device, or the CPU where it has no float64."""
-    return torch.device("cpu") if device.type == "mps" else device
+    return device if has_float64(device) else torch.device("cpu")

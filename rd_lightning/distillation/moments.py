@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError, check_choice, whole_number
 from ..runtime import distributed
+from ..runtime.memory import free_memory, or_none
 from ..runtime.precision import has_fast_float64, true_float32
 from .flat_metric import FlatMetric
 from .kernels import batch_mean, centre_, check_blocks, column_sums, mirrored_
@@ -123,13 +124,38 @@ class JointMoments(FlatMetric):
             self.set_shift_(mean.to(state.device))
         assert self.shift is not None
         shift = self.shift.to(device, compute)
-        # One buffer for all chunks: fresh memory for each costs as much as filling it.
-        buffer = torch.empty(min(num_rows, CHUNK), self.width, dtype=compute, device=device)
+        centred, product = self._workspace(min(num_rows, CHUNK), compute, device)
+        chunk = len(centred)
         with true_float32(device.type):
-            for start in range(0, num_rows, CHUNK):
-                rows = [b[start : start + CHUNK] for b in blocks]
-                kept = None if row_mask is None else row_mask[start : start + CHUNK]
-                self._add(centre_(buffer[: len(rows[0])], rows, shift, kept), kept)
+            for start in range(0, num_rows, chunk):
+                rows = [b[start : start + chunk] for b in blocks]
+                kept = None if row_mask is None else row_mask[start : start + chunk]
+                self._add(centre_(centred[: len(rows[0])], rows, shift, kept), kept, product)
+
+    def _workspace(
+        self, num_rows: int, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Float[Tensor, "n D"], Float[Tensor, " size"]]:
+        """Memory for centred rows and for the product of one panel: all that an update needs, taken
+        before anything is added, so that a batch counts whole or not at all. Fewer rows, down to
+        one, where the device has no room.
+
+        One buffer serves all chunks: fresh memory for each costs as much as filling it.
+        """
+        in_place = dtype == torch.float64 and device == self.device
+        size = 0 if in_place else self.width * PANEL
+        while True:
+            made = or_none(
+                lambda rows=num_rows: (
+                    torch.empty(rows, self.width, dtype=dtype, device=device),
+                    torch.empty(size, dtype=dtype, device=device),
+                )
+            )
+            if made is not None:
+                return made
+            if num_rows == 1:
+                raise torch.OutOfMemoryError(f"no room on {device} for the update of the moments")
+            free_memory(device)
+            num_rows //= 2
 
     def _compute_dtype(self, blocks: Sequence[Tensor]) -> torch.dtype:
         if self.precision != "auto":
@@ -139,7 +165,7 @@ class JointMoments(FlatMetric):
         fast = device.type == "cuda" and has_fast_float64(device)
         return torch.float64 if wide or fast else torch.float32
 
-    def _add(self, x: Float[Tensor, "n D"], kept: Tensor | None) -> None:
+    def _add(self, x: Float[Tensor, "n D"], kept: Tensor | None, memory: Tensor) -> None:
         products, sums, count = self._views()
         for start in range(0, self.width, PANEL):
             stop = min(start + PANEL, self.width)
@@ -147,7 +173,9 @@ class JointMoments(FlatMetric):
             if x.dtype == torch.float64 and x.device == target.device:
                 target.addmm_(x[:, :stop].mT, x[:, start:stop])
             else:
-                target += (x[:, :stop].mT @ x[:, start:stop]).to(target.device)
+                product = memory[: target.numel()].view(target.shape)
+                torch.mm(x[:, :stop].mT, x[:, start:stop], out=product)
+                target += product.to(target.device)
         sums += column_sums(x).to(sums)
         count += x.shape[0] if kept is None else kept.sum().to(count)
 

@@ -44,7 +44,8 @@ def write_moments(
 ) -> None:
     """Write a safetensors file, whole or not at all (the old one stays until then): ``states``
     (G, D^2 + D + 1), ``shift`` (D,) and ``heldout`` (D^2 + D + 1,), float64."""
-    tensors = {"states": torch.stack(list(states))}
+    first, *others = (state.cpu() for state in states)
+    tensors = {"states": torch.stack([first, *others]) if others else first[None]}
     tensors |= {} if heldout is None else {"heldout": heldout}
     tensors |= {} if shift is None else {"shift": shift}
     about = {"kind": KIND, "dims": list(dims), "precision": precision, "num_rows": list(num_rows)}

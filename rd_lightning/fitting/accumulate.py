@@ -15,7 +15,7 @@ from ..data.windows import Window
 from ..distillation.kernels import batch_mean, finite_rows
 from ..distillation.moments import JointMoments
 from ..errors import InputError
-from ..families.forward import WindowTooLarge, embed_in_pieces
+from ..families.forward import TokenBudget, WindowTooLarge, embed_in_pieces
 
 # Batches between two checks: each check makes the host wait for a GPU.
 CHECK_EVERY = 64
@@ -26,6 +26,15 @@ class Suspect(NamedTuple):
 
     windows: list[Window]
     num_residues: int
+
+
+class Rows(NamedTuple):
+    """The residues of a piece: embeddings by member, what is added to the moments, and which rows
+    of the embeddings are finite."""
+
+    embedded: Sequence[Tensor]
+    blocks: Sequence[Tensor]
+    finite: Bool[Tensor, " n"]
 
 
 class FiniteWatch:
@@ -94,6 +103,7 @@ class Accumulator:
         self.backbones, self.max_residues, self.name = backbones, max_residues, name
         self.on_nonfinite, self.transform = on_nonfinite, transform
         self._finite = FiniteWatch()
+        self._budget = TokenBudget()
         self.num_residues = _counter()
         self.num_nonfinite = _counter()
         self.num_pieces = _counter()
@@ -105,11 +115,9 @@ class Accumulator:
             InputError: an embedding is not finite and may not be skipped, or one window is too
                 large for the device; the record is named.
         """
-        for number, (piece, blocks) in enumerate(self._embed(batch)):
-            finite = finite_rows(blocks)
-            rows = blocks if self.transform is None else self.transform(blocks)
-            moments.update(rows, row_mask=finite)
-            self._finite.add(piece.windows, finite)
+        for number, (piece, rows) in enumerate(self._embed(batch)):
+            moments.update(rows.blocks, row_mask=rows.finite)
+            self._finite.add(piece.windows, rows.finite)
             if number:
                 self.num_pieces.update(1)
         self.num_residues.update(batch.num_residues)
@@ -124,7 +132,7 @@ class Accumulator:
     def mean(self, batch: Batch) -> Float64[Tensor, " D"] | None:
         """Mean of the finite rows of a batch, or of its first piece with any, for a shift that all
         processes share; None where no row is finite."""
-        means = (batch_mean(blocks, finite_rows(blocks)) for _, blocks in self._embed(batch))
+        means = (batch_mean(rows.embedded, rows.finite) for _, rows in self._embed(batch))
         return next((mean for mean in means if mean is not None), None)
 
     def check(self) -> None:
@@ -139,9 +147,21 @@ class Accumulator:
                 "weights or the precision, or pass on_nonfinite=skip to leave such residues out"
             )
 
-    def _embed(self, batch: Batch) -> Iterator[tuple[Batch, list[Tensor]]]:
+    def _embed(self, batch: Batch) -> Iterator[tuple[Batch, Rows]]:
+        """All that takes memory in proportion to the batch, so that it is in pieces if need be."""
+
+        def rows(blocks: list[Tensor]) -> Rows:
+            transformed = blocks if self.transform is None else self.transform(blocks)
+            return Rows(blocks, transformed, finite_rows(blocks))
+
         try:
-            yield from embed_in_pieces(self.backbones, batch, max_residues=self.max_residues)
+            yield from embed_in_pieces(
+                self.backbones,
+                batch,
+                max_residues=self.max_residues,
+                budget=self._budget,
+                then=rows,
+            )
         except WindowTooLarge as error:
             raise error.named(self.name(error.windows)) from error
 
