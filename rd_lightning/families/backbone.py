@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .family import Family, Member
 
 _SAMPLE = 1 << 16
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Kernels of attention on a GPU: not cuDNN's, which plans anew for every shape of a batch (0.4 s on
+a B200), and the batches of one plan have nearly as many shapes as batches."""
 
 
 class Backbone(nn.Module):
@@ -41,7 +46,8 @@ class Backbone(nn.Module):
         self, tokens: Int[Tensor, "batch length"], *, padded: bool = True
     ) -> Float[Tensor, "batch length width"]:
         """Embeddings of every token, special ones included; at padding they mean nothing."""
-        return self.family.encode(self.model, tokens, padded=padded)
+        with _attention_kernels(tokens.device):
+            return self.family.encode(self.model, tokens, padded=padded)
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
@@ -53,6 +59,10 @@ class Backbone(nn.Module):
             hasher.update(f"{name} {tuple(tensor.shape)}".encode())
             hasher.update(sample.contiguous().numpy().tobytes())
         return hasher.hexdigest()
+
+
+def _attention_kernels(device: torch.device) -> AbstractContextManager:
+    return sdpa_kernel(ATTENTION) if device.type == "cuda" else nullcontext()
 
 
 def load_backbones(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,11 +26,20 @@ from .state import FitState, Part
 log = logging.getLogger(__name__)
 
 
+class Saved(NamedTuple):
+    """What a fit gives to be saved."""
+
+    state: FitState | None
+    """Of all processes; None where another process saves it."""
+    part: Part | None
+    """How far it is; None of data without a plan."""
+
+
 @runtime_checkable
 class HasState(Protocol):
     """A LightningModule whose state can be saved while it runs: RDModule."""
 
-    def checkpoint_state(self, steps: int) -> FitState: ...
+    def checkpoint_state(self, steps: int) -> Saved: ...
 
 
 class FitCheckpoint(Callback):
@@ -123,9 +132,9 @@ class FitCheckpoint(Callback):
     ) -> Part | None:
         """On every process; how far the state is."""
         assert isinstance(pl_module, HasState)
-        state = pl_module.checkpoint_state(self._steps)
+        state, part = pl_module.checkpoint_state(self._steps)
         self._saved_at = time.monotonic()
-        if trainer.is_global_zero:
+        if state is not None:
             name = f"rd-fit-{os.getpid()}.{CHECKPOINT}"
             elsewhere = [Path(tempfile.gettempdir()) / name, Path.cwd() / name] if last else []
             for path in (self.path, *elsewhere):
@@ -141,7 +150,7 @@ class FitCheckpoint(Callback):
                 break
         if last:  # a process that ended would take the others with it while the first one writes
             trainer.strategy.barrier("the state is saved")
-        return state.parts[0] if state.parts else None
+        return part
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._put_back()

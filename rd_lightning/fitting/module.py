@@ -24,9 +24,10 @@ from ..families.backbone import load_backbones, weight_digests
 from ..families.family import Family, get_family
 from ..head.head import RDHead
 from ..runtime import distributed
+from ..runtime.memory import free_memory
 from ..runtime.provenance import versions
 from .accumulate import Accumulator
-from .checkpoint import check_resumed, ended_early
+from .checkpoint import Saved, check_resumed, ended_early
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .state import FitState, Part
@@ -111,6 +112,7 @@ class RDModule(L.LightningModule):
         self.resume_from: FitState | None = None
         self.head: RDHead | None = None
         self.backbones: nn.ModuleDict | None = None
+        """While a fit runs; they are let go before the chain is solved."""
         self.num_nonfinite = 0
         """Residues left out because an embedding was not finite, those of an earlier run that was
         resumed included; known after the fit."""
@@ -267,18 +269,32 @@ class RDModule(L.LightningModule):
             rate = self._residues_done / (time.perf_counter() - self._started)
             self.log("residues_per_second", rate, batch_size=1, sync_dist=False)
 
-    def checkpoint_state(self, steps: int) -> FitState:
-        """The global state after so many steps of this run, on every process (a collective)."""
+    def checkpoint_state(self, steps: int) -> Saved:
+        """The global state after so many steps of this run (a collective): how far it is on every
+        process, the state itself on the first, on the host."""
         self.accumulator.check()
-        state = self.state.clone().all_reduce_()
-        if data := self.data:
-            state.parts = [self._part(data, state, steps)]
-        return state
+        free_memory(self.device)  # the sum takes memory that the batches hold no longer
+        data = self.data
+        part = None if data is None else self._part(data, self._global_rows(), steps)
+        state = self.state.summed_on_host(keep=self.global_rank == 0)
+        if state is not None and part is not None:
+            state.parts = [part]
+        return Saved(state, part)
 
-    def _part(self, data: FastaDataModule, state: FitState, steps: int) -> Part:
-        """Of the global state after so many steps of this run (a collective)."""
-        left_out = distributed.all_reduce_sum_(self.accumulator.left_out_here.to(self.device))
-        counted = state.num_rows - self._rows_before + int(left_out)
+    def _global_rows(self) -> int:
+        """Residues in the states of all processes (a collective)."""
+        rows = torch.tensor(self.state.num_rows, dtype=torch.float64, device=self._sums_on)
+        return int(distributed.all_reduce_sum_(rows))
+
+    @property
+    def _sums_on(self) -> torch.device:
+        """The device, or the CPU where it has no float64."""
+        return self.state.heldout.device
+
+    def _part(self, data: FastaDataModule, num_rows: int, steps: int) -> Part:
+        """Of the global state, of so many rows, after so many steps of this run (a collective)."""
+        left_out = distributed.all_reduce_sum_(self.accumulator.left_out_here.to(self._sums_on))
+        counted = num_rows - self._rows_before + int(left_out)
         return data.counted_part(data.shard.done_after(steps), counted)
 
     def on_train_epoch_end(self) -> None:
@@ -288,11 +304,14 @@ class RDModule(L.LightningModule):
         seconds = time.perf_counter() - self._started
         data = self.data
         if data is not None:
-            part = self._part(data, self.state, self._steps)
+            part = self._part(data, self.state.num_rows, self._steps)
             self.state.parts = [part]
             if not part.complete:
                 raise InputError(f"{ended_early(part)}; nothing is solved")
             self.num_nonfinite = data.num_residues(part.batches_done) - self.state.num_rows
+        # The solve needs the room; and what is left at the end, Lightning copies to the host.
+        self.backbones = self._accumulator = None
+        free_memory(self.device)
         if data is None or data.part_of == 1:
             self.head = fit_chain(
                 self.moments,
@@ -307,7 +326,7 @@ class RDModule(L.LightningModule):
     def _sum_counts(self) -> None:
         run = self.accumulator
         counts = (run.num_residues, run.num_nonfinite, run.num_pieces)
-        sums = [int(count.to(self.device).compute()) for count in counts]
+        sums = [int(count.to(self._sums_on).compute()) for count in counts]
         self._residues_done, self.num_nonfinite, self.num_pieces = sums
 
     def context(self, seconds: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ..distillation.moments_file import read_moments, write_moments
 from ..distillation.solve import fit_chain
 from ..errors import InputError
 from ..head.head import RDHead
+from ..runtime import distributed
 from ..runtime.provenance import differences, versions
 from .plan import HELDOUT
 
@@ -122,6 +123,29 @@ class FitState:
         copy.heldout = self.heldout.clone()
         copy.identity, copy.parts = dict(self.identity), list(self.parts)
         return copy
+
+    def summed_on_host(self, *, keep: bool = True) -> FitState | None:
+        """The sum over the processes, on the CPU (a collective); this state stays as it is.
+
+        On the device no more than the moments of one group are there twice, and only where there
+        are several processes.
+
+        Args:
+            keep: False, on a process that takes part and has no use for the sum, gives None.
+        """
+        summed = []
+        for moments in self.all_moments:
+            if distributed.is_distributed():
+                moments = moments.clone().all_reduce_()
+            if keep:
+                flat, precision = moments.flat.to("cpu", copy=True), moments.precision
+                summed.append(from_flat(moments.dims, precision, flat, moments.shift))
+        if not keep:
+            return None
+        host = FitState(self.dims, len(self.groups), self.heldout.precision)
+        host.groups, host.heldout = summed[:-1], summed[-1]
+        host.identity, host.parts = dict(self.identity), list(self.parts)
+        return host
 
     def all_reduce_(self) -> FitState:
         """Every rank gets the sum over ranks; see :meth:`JointMoments.all_reduce_`."""

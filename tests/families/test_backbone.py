@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import jaxtyping
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from rd_lightning.families import get_family
 from rd_lightning.families.backbone import Backbone, load_backbones, residue_embeddings
@@ -141,3 +144,22 @@ def test_digests_tell_weights_apart(family):
     with torch.no_grad():
         again.model.layers[0].fc1.bias[0] += 1
     assert one.digest() != again.digest()
+
+
+def test_on_a_gpu_attention_is_never_cudnns(family):
+    """cuDNN's plans anew for every new shape; on a CPU nothing is changed."""
+    seen = []
+
+    def encode(model, tokens, *, padded):
+        cuda = torch.backends.cuda
+        seen.append((cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled(), cuda.math_sdp_enabled()))
+        return tokens.unsqueeze(-1).float()
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    backbone = Backbone(replace(family, encode=encode), family.members[0], torch.nn.Identity())
+    with FakeTensorMode():
+        backbone(torch.zeros(1, 4, dtype=torch.int64, device="cuda"))
+    assert seen == [(False, True, True)]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    backbone(torch.zeros(1, 4, dtype=torch.int64))
+    assert seen[1][0] == before

@@ -1,3 +1,5 @@
+import weakref
+
 import lightning as L
 import numpy as np
 import pytest
@@ -7,7 +9,9 @@ from rd_lightning import FastaDataModule, FrozenDDPStrategy, RDModule, fit_chain
 from rd_lightning.cli.command import quiet_libraries
 from rd_lightning.distillation.moments import JointMoments
 from rd_lightning.errors import InputError
+from rd_lightning.families.backbone import load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
+from rd_lightning.fitting import module as module_file
 
 from ..conftest import random_sequences
 
@@ -90,8 +94,28 @@ def test_one_epoch_is_enough_even_if_more_are_asked_for(family, data, sequences)
 
 def test_a_smaller_target_runs_fewer_models(family, data):
     module = run(RDModule(family, "B"), data)
-    assert list(module.backbones) == ["A", "B"]
+    assert module.state.identity["weights"].keys() == {"A", "B"}
     assert module.head.dims == (8, 12)
+
+
+def test_the_models_are_gone_before_the_chain_is_solved(family, data, monkeypatch):
+    """On a GPU the solve needs their room, and Lightning copies what is left to the host."""
+    loaded, left = [], []
+
+    def load(*args):
+        made = load_backbones(*args)
+        loaded.extend(weakref.ref(p) for p in made.parameters())
+        return made
+
+    def solve(*args, **kwargs):
+        left.append(sum(ref() is not None for ref in loaded))
+        return fit_chain(*args, **kwargs)
+
+    monkeypatch.setattr(module_file, "load_backbones", load)
+    monkeypatch.setattr(module_file, "fit_chain", solve)
+    module = run(RDModule(family), data)
+    assert loaded and left == [0]
+    assert module.backbones is None and module.head is not None
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

@@ -1,5 +1,7 @@
 """What adds up, what does not go together, and the file."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -120,6 +122,50 @@ def test_a_clone_shares_nothing():
     copy.identity["family"] = "other"
     assert (state.total.num_rows, copy.total.num_rows) == (20, 40)
     assert len(state.parts) == 1 and state.identity == IDENTITY
+
+
+def test_the_sum_on_the_host_takes_no_copy_on_the_device(monkeypatch):
+    state = state_of(family_rows(60, DIMS, 0), "x", groups=2)
+    state.heldout.set_shift_(state.shift or state.groups[0].shift)
+    expected = state.clone()
+    for name in ("clone", "all_reduce_"):
+        monkeypatch.setattr(JointMoments, name, lambda self: pytest.fail("a copy, or a collective"))
+    found = state.summed_on_host()
+    assert found is not None and (found.parts, found.identity) == (state.parts, IDENTITY)
+    for a, b, mine in zip(found.all_moments, expected.all_moments, state.all_moments, strict=True):
+        assert torch.equal(a.flat, b.flat) and torch.equal(a.shift, b.shift)
+        assert a.flat.data_ptr() != mine.flat.data_ptr()
+    assert state.summed_on_host(keep=False) is None
+
+
+def test_the_sum_of_two_processes_is_there_once_a_group(monkeypatch):
+    """On every device one group at a time is there twice; the sum is where it is asked for."""
+    shift = torch.zeros(sum(DIMS), dtype=torch.float64)
+    states = []
+    for rank in range(2):
+        state = FitState(DIMS, 3).set_shift_(shift)
+        for g, moments in enumerate(state.all_moments):
+            moments.update(family_rows(20 + g, DIMS, 10 * rank + g))
+        states.append(state)
+    alive, most = weakref.WeakSet(), []
+    clone = JointMoments.clone
+
+    def counted(self):
+        made = clone(self)
+        alive.add(made)
+        most.append(len(alive))
+        return made
+
+    expected = [a.clone().merge_(b) for a, b in zip(*(s.all_moments for s in states), strict=True)]
+    monkeypatch.setattr(JointMoments, "clone", counted)
+    ranks = Ranks(2, monkeypatch)
+    found = ranks.run(lambda rank: states[rank].summed_on_host(keep=rank == 0))
+    assert found[1] is None
+    assert max(most) <= 2  # one a process, which threads stand for
+    for got, sums in zip(found[0].all_moments, expected, strict=True):
+        assert got.num_rows == sums.num_rows
+        assert (got.covariance - sums.covariance).norm() / sums.covariance.norm() < 1e-12
+    assert [m.num_rows for m in states[0].all_moments] == [20, 21, 22, 23]
 
 
 def test_files_that_are_no_state(tmp_path):
