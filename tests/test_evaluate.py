@@ -20,6 +20,7 @@ from rd_lightning.evaluation.assays.splits import splits_of
 from rd_lightning.evaluation.probes.ridge import ridge_path
 from rd_lightning.evaluation.statistics.metrics import spearman
 from rd_lightning.families import sample_fasta
+from rd_lightning.runtime.files import read_tensors
 from rd_lightning.runtime.owner import owned
 
 from .conftest import clean_environment
@@ -220,6 +221,43 @@ def test_what_changes_no_score_needs_no_other_folder(inside, capsys, monkeypatch
         assert "is of a run with other settings" in refused(capsys, *again, other)
 
 
+def test_the_precision_of_the_models(inside, capsys):
+    """Part of what the scores depend on; what was scored in float32 before it was a setting goes
+    on."""
+    settings = ("fit=fit", "assays=assays/P1.csv", "representations=[raw,rd]")
+    run_here(*settings, "out=exact", "num_resamples=20")
+    assert "on cpu, 32-true" in " ".join(capsys.readouterr().out.split())
+    assert "precision" not in json.loads((inside / "exact" / "run.json").read_text())
+    run_here(*settings, "out=exact", "num_resamples=20", "precision=32-true")
+    assert "resuming" in capsys.readouterr().out
+    assert "precision" in refused(capsys, *settings, "out=exact", "precision=bf16-mixed")
+    run_here(*settings, "out=rounded", "num_resamples=20", "precision=mixed")
+    assert "on cpu, bf16-mixed" in " ".join(capsys.readouterr().out.split())
+    rows = [
+        read_tensors(next((inside / out / "embeddings").iterdir()), "variant embeddings")[0]["mean"]
+        for out in ("exact", "rounded")
+    ]
+    error = (rows[1] - rows[0]).norm() / rows[0].norm()
+    assert 1e-5 < error < 0.05  # bfloat16 has 8 bits: 4e-3 a rounding
+    said = "precision is mixed, 32-true, bf16-mixed or 16-mixed"
+    assert said in refused(capsys, *settings, "out=other", "precision=half")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cuda", "torch finds no GPU; use device=cpu"),
+        ("mps", "torch finds no GPU; use device=cpu"),
+        ("meta", "device is cpu, cuda, cuda:1 or mps, not 'meta'"),
+        ("cpu:3", "torch finds 1 of that kind"),
+    ],
+)
+def test_a_device_that_is_not_there(inside, capsys, monkeypatch, device, words):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert words in refused(capsys, "fit=fit", "assays=assays/P1.csv", f"device={device}")
+
+
 def test_one_writer(inside, capsys):
     with owned(Path("busy")):
         error = refused(capsys, "assays=assays/P1.csv", "representations=[one_hot]", "out=busy")
@@ -346,12 +384,12 @@ def test_one_hot_needs_no_model(inside, capsys):
         (("assays=assays", "fit=fit", "representations=[x]"), "representations is raw, rd, "),
         (("assays=assays", "fit=fit", "schemes=rnd"), "schemes is random, modulo"),
         (("assays=assays", "fit=fit", "max_residues=30"), "P1: 40 residues, but max_residues=30"),
-        (("assays=assays", "fit=fit", "device=gpu0"), "device is cpu, cuda or cuda:1"),
+        (("assays=assays", "fit=fit", "device=gpu0"), "device is cpu, cuda, cuda:1 or mps"),
         (("assays=assays", "fit=fit", "num_folds=1"), "num_folds is a whole number of at least 2"),
         (("assays=assays", "fit=fit", "nonlinear.features=8"), "not the sequences of the fit"),
         (("assays=assays", "fit=fit", "asays=x"), "did you mean assays"),
         (("assays=assays", "fit=fit", "trainer=ddp"), "rd-evaluate runs on one device"),
-        (("assays=assays", "fit=fit", "precision=bf16"), "no key 'precision' in the config"),
+        (("assays=assays", "fit=fit", "precision=bf16"), "precision is mixed, 32-true, bf16-mixed"),
         (("assays=assays", "fit=fit", "widths=[0,5]"), "widths are from 1 to 64"),
         (("assays=assays", "fit=fit", "columns.score=fitness"), "no column fitness"),
     ],

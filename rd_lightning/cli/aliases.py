@@ -45,13 +45,14 @@ ALIASES: dict[str, dict[str, str]] = {
     "evaluate": {
         **{f"data.{key}": key for key in _EVALUATE_HAS},
         "trainer": "device",
+        "trainer.precision": "precision",
         "weights": "family.weights",
     },
 }
 """Of each command: other spelling to the key of the configuration."""
 
 _OVERRIDE = re.compile(r"(\+\+|\+|~|)([\w.]+)(?:=(.*))?", re.DOTALL)
-_DEVICE = re.compile(r"cpu|(?:cuda|gpu)(?::(\d+))?")
+_DEVICE = re.compile(r"cpu|mps|(?:cuda|gpu)(?::(\d+))?")
 
 
 def canonical(command: str, arguments: Sequence[str]) -> list[str]:
@@ -103,25 +104,27 @@ def _trainer_of(value: str) -> list[tuple[str, str | None]]:
     for device in map(_bare, value.split(",")):
         found = _DEVICE.fullmatch(device)
         if found is None:
-            raise InputError(f"device is cpu, cuda, or cuda:1 for the second GPU, not {device!r}")
+            raise InputError(
+                f"device is cpu, cuda, cuda:1 for the second GPU, or mps, not {device!r}"
+            )
         if "," in value and found[1] is not None:
             raise InputError(
                 f"device={value}: a sweep is over cpu and cuda alone; for GPUs by their number "
                 "take trainer=gpu trainer.devices=[0],[1]"
             )
-        kinds.append("cpu" if device == "cpu" else "gpu")
+        kinds.append(device if device in ("cpu", "mps") else "gpu")
         number = found[1]
     which: list[tuple[str, str | None]] = [("trainer.devices", f"[{number}]")] if number else []
     return [("trainer", ",".join(kinds)), *which]
 
 
 def _device_of(trainer: str) -> str:
-    if _bare(trainer) not in ("cpu", "gpu"):
+    if _bare(trainer) not in ("cpu", "gpu", "mps"):
         raise InputError(
-            f"rd-evaluate runs on one device: device=cpu, device=cuda or device=cuda:1, not "
-            f"trainer={trainer}"
+            f"rd-evaluate runs on one device: device=cpu, device=cuda, device=cuda:1 or "
+            f"device=mps, not trainer={trainer}"
         )
-    return {"cpu": "cpu", "gpu": "cuda"}[_bare(trainer)]
+    return {"gpu": "cuda"}.get(_bare(trainer), _bare(trainer))
 
 
 def _bare(value: str | None) -> str:

@@ -151,7 +151,7 @@ def _entry(name: str, meaning: str, width: int) -> list[str]:
 def _others(command: str, width: int) -> list[str]:
     """Spellings that are understood as well, but for those with or without the prefix data."""
     said = [
-        f"{alias}={'cpu|cuda|cuda:1' if alias == 'device' else '...'} for {key}"
+        f"{alias}={'cpu|cuda|cuda:1|mps' if alias == 'device' else '...'} for {key}"
         for alias, key in ALIASES[command].items()
         if "data." not in alias and not key.startswith("data.")
     ]

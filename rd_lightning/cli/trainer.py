@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ..display.progress_bar import ResidueProgressBar
 from ..errors import InputError
+from ..runtime.precision import resolved_precision
 from .command import is_main_process
 from .targets import check_targets
 
@@ -54,11 +56,13 @@ def make_trainer(config: DictConfig, *callbacks: Callback, root: Path) -> L.Trai
         "enable_model_summary": False,
         "use_distributed_sampler": False,
     }
+    given = {key: value for key, value in defaults.items() if key not in config}
+    if isinstance(config.get("precision"), str):
+        given["precision"] = resolved_precision(config.precision, _device(config))
     try:
-        if SLURMEnvironment.detect():
+        if SLURMEnvironment.detect() and "plugins" not in config:
             # Else SIGUSR1 saves a checkpoint of Lightning's and queues the job again, beside ours.
-            defaults["plugins"] = [SLURMEnvironment(auto_requeue=False)]
-        given = {key: value for key, value in defaults.items() if key not in config}
+            given["plugins"] = [SLURMEnvironment(auto_requeue=False)]
         trainer = instantiate(config, callbacks=[ResidueProgressBar(), *callbacks], **given)
     except Exception as error:  # Hydra wraps what the Trainer raises
         cause = error.__cause__ or error
@@ -74,3 +78,14 @@ def make_trainer(config: DictConfig, *callbacks: Callback, root: Path) -> L.Trai
     # are not in it: they hang, or take it for the one that they are in. A command has handlers.
     trainer._signal_connector.register_signal_handlers = lambda: None
     return trainer
+
+
+def _device(config: DictConfig) -> torch.device:
+    """The first one that the trainer would take; what is not there, it refuses by itself."""
+    name, devices = config.get("accelerator", "auto"), config.get("devices")
+    if name in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        first = devices[0] if isinstance(devices, ListConfig) else 0
+        return torch.device("cuda", first if first < torch.cuda.device_count() else 0)
+    if name in ("gpu", "mps", "auto") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
@@ -17,10 +18,11 @@ from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.esm2 import esm_tokenizer
 from ..families.family import Family, get_family, members_of
-from ..families.forward import WindowTooLarge
+from ..families.forward import TokenBudget, WindowTooLarge
 from ..head.head import RDHead, reach
 from ..head.hub import PushToHub
 from ..head.report import family_of
+from ..runtime.precision import PRECISIONS, autocast, resolved_precision
 from .in_memory import ListedSequences, embed_listed
 from .parallel import stream_tokens
 from .plan import EmbedSettings
@@ -83,6 +85,7 @@ class NestedModel(PushToHub, nn.Module):
         """Where predictions begin, if their first levels are there already."""
         self.num_pieces = 0
         """Pieces beyond the first of batches that did not fit into memory whole."""
+        self._budget = TokenBudget()
 
     @classmethod
     def from_pretrained(
@@ -194,6 +197,7 @@ class NestedModel(PushToHub, nn.Module):
         max_residues: int = 1022,
         long: Literal["window", "whole", "truncate"] = "window",
         overlap: int = 128,
+        precision: str | None = None,
     ) -> Any:
         """Embeddings of sequences, on the CPU, in the order given; equal ones are computed once.
 
@@ -207,23 +211,32 @@ class NestedModel(PushToHub, nn.Module):
             level, width: run only the members that these columns need.
             tokens_per_batch: 1,024 on a CPU and 32,768 on a GPU by default.
             max_residues, long, overlap: see :class:`rd_lightning.embedding.plan.EmbedSettings`.
+            precision: of the backbones: "32-true", "bf16-mixed", "16-mixed", or "mixed", the one of
+                the two that the device has. By default the autocast around the call, where there
+                is one, else "mixed" on a GPU (as ``rd-embed device=cuda``) and "32-true" on a CPU.
 
         Raises:
             InputError: these are not sequences, or one is empty or has a letter that is no residue.
         """
         check_choice("long", long, ("window", "whole", "truncate"))
+        if precision is not None:
+            check_choice("precision", precision, PRECISIONS)
         listed = ListedSequences(sequences)
         poolings = check_poolings("residue" if pooling is None else pooling)
         num_members, columns = self._reach(level, width)
+        budget = TokenBudget()
         settings = EmbedSettings(
             tokens_per_batch or stream_tokens(self.device.type), max_residues, long, overlap
         )
 
         def run(batch: SequenceBatch) -> dict[Pooling, Tensor]:
-            return self._embed(batch, poolings, num_members, columns, listed.id, max_residues)
+            return self._embed(
+                batch, poolings, num_members, columns, listed.id, max_residues, budget
+            )
 
         tokenizer, device_type = self.family.tokenizer(), self.device.type
-        rows = embed_listed(run, listed, settings, tokenizer, device_type)
+        with self._arithmetic(precision):
+            rows = embed_listed(run, listed, settings, tokenizer, device_type)
         by_pooling: dict[str, Any] = {}
         for p in poolings:
             found = [rows[p][kind] for kind in listed.of.tolist()]
@@ -232,6 +245,11 @@ class NestedModel(PushToHub, nn.Module):
         return (
             by_pooling[poolings[0]] if pooling is None or isinstance(pooling, str) else by_pooling
         )
+
+    def _arithmetic(self, precision: str | None) -> AbstractContextManager:
+        if precision is None and torch.is_autocast_enabled(self.device.type):
+            return nullcontext()
+        return autocast(resolved_precision(precision, self.device), self.device)
 
     def predict(
         self, batch: SequenceBatch, name: Callable[[int], str] = lambda index: f"sequence {index}"
@@ -250,6 +268,7 @@ class NestedModel(PushToHub, nn.Module):
             self.width,
             name,
             self.max_residues,
+            self._budget,
             self.known,
         )
 
@@ -261,6 +280,7 @@ class NestedModel(PushToHub, nn.Module):
         columns: int,
         name: Callable[[int], str],
         max_residues: int,
+        budget: TokenBudget,
         known: Known | None = None,
     ) -> dict[Pooling, Tensor]:
         device = self.device
@@ -278,6 +298,7 @@ class NestedModel(PushToHub, nn.Module):
                 batch,
                 poolings,
                 max_residues=max_residues,
+                budget=budget,
                 known=None if known is None else known.vectors(batch, device),
                 on_piece=count,
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from ..display.console import residue_progress
+from ..runtime.precision import PRECISIONS, autocast, resolved_precision
 from ..runtime.stopping import stop_if_told
 from .job import EmbedJob
 from .nested_model import NestedModel
@@ -18,7 +19,6 @@ from .parallel import streamed
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
 
-_AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _LAUNCHED = ("WORLD_SIZE", "SLURM_NTASKS", "LOCAL_RANK")
 
 
@@ -30,8 +30,7 @@ class OneDevice(NamedTuple):
 
     @property
     def autocast(self) -> torch.autocast:
-        dtype = _AUTOCAST[self.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return autocast(self.precision, self.device)
 
 
 def one_device(trainer: Mapping[str, Any]) -> OneDevice | None:
@@ -44,16 +43,20 @@ def one_device(trainer: Mapping[str, Any]) -> OneDevice | None:
         return None
     if trainer.get("_target_") != "lightning.Trainer" or trainer.get("devices") != 1:
         return None
-    if trainer.get("precision") not in _AUTOCAST:
+    if trainer.get("precision") not in PRECISIONS:
         return None
     if any(name in os.environ for name in _LAUNCHED):
         return None
     accelerator = trainer.get("accelerator")
     if accelerator == "cpu":
-        return OneDevice(torch.device("cpu"), trainer["precision"])
-    if accelerator in ("gpu", "cuda") and torch.cuda.is_available():
-        return OneDevice(torch.device("cuda", 0), trainer["precision"])
-    return None
+        device = torch.device("cpu")
+    elif accelerator in ("gpu", "cuda") and torch.cuda.is_available():
+        device = torch.device("cuda", 0)
+    elif accelerator == "mps" and torch.backends.mps.is_available():
+        device = torch.device("mps")
+    else:
+        return None
+    return OneDevice(device, resolved_precision(trainer["precision"], device))
 
 
 class RunAlone:

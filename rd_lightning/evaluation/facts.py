@@ -16,6 +16,7 @@ def facts(job: EvaluateJob) -> dict[str, str]:
         levels = chain_text(list(job.levels), list(job.levels.values()))
         number = job.fitted.head.report.num_residues
         found["family"] = f"{job.family.name}: {levels}, fitted on {number:,} residues"
+        found["models"] = f"on {job.device}, {job.precision}"
     for assay in job.assays:
         schemes = ", ".join(job.splits[assay.name])
         found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
@@ -20,6 +21,7 @@ from ..families.family import Family, members_of
 from ..families.hugging_face import family_from_config
 from ..fitting.output import Fitted, read_fit
 from ..head.report import family_of
+from ..runtime.precision import PRECISIONS, autocast, resolved_precision
 from ..runtime.provenance import differences
 from .assays.assay import Assay, read_assays
 from .assays.splits import Split, schemes_of
@@ -70,6 +72,10 @@ class EvaluateJob:
             )
         self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
         check_choice("on_invalid", options.on_invalid, ("raise", "skip"))
+        self.device = _device(options.device)
+        if options.precision is not None:
+            check_choice("precision", options.precision, PRECISIONS)
+        self.precision = resolved_precision(options.precision, self.device)
         read, self.problems = read_assays(
             options.assays,
             reference=options.reference,
@@ -149,7 +155,7 @@ class EvaluateJob:
         weights, head = self.options.family.get("weights"), self.fitted.head
         members = members_of(self.family, head.names, head.member_dims)
         folder = None if weights is None else Path(weights)
-        backbones = load_backbones(self.family, members, folder).to(_device(self.options.device))
+        backbones = load_backbones(self.family, members, folder).to(self.device)
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(
@@ -157,6 +163,11 @@ class EvaluateJob:
                 "give the same weights, or fit anew"
             )
         return backbones, found
+
+    @property
+    def _arithmetic(self) -> dict[str, str]:
+        """The precision, where it is not the one that all evaluations once had."""
+        return {} if self.precision == "32-true" else {"precision": self.precision}
 
     @property
     def backbones(self) -> torch.nn.ModuleDict:
@@ -170,15 +181,17 @@ class EvaluateJob:
         if self.fitted is None or not settings.features:
             return None
         check_whole("nonlinear.features", settings.features, least=1)
-        return Nonlinear.make(
-            self.fitted,
-            self.backbones,
-            settings.fasta,
-            num_features=settings.features,
-            bandwidth=settings.bandwidth,
-            seed=self.options.seed,
-            folder=self.folder.path / NONLINEAR,
-        )
+        with autocast(self.precision, self.device):
+            return Nonlinear.make(
+                self.fitted,
+                self.backbones,
+                settings.fasta,
+                num_features=settings.features,
+                bandwidth=settings.bandwidth,
+                seed=self.options.seed,
+                folder=self.folder.path / NONLINEAR,
+                arithmetic=self._arithmetic,
+            )
 
     @cached_property
     def refits(self) -> list[Refit | Skipped]:
@@ -200,9 +213,8 @@ class EvaluateJob:
 
     @cached_property
     def embedder(self) -> VariantEmbedder:
-        device = _device(self.options.device)
         cache = self.options.cache
-        identity = {"family": self.family.name, "weights": self._loaded[1]}
+        identity = {"family": self.family.name, "weights": self._loaded[1], **self._arithmetic}
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
         return VariantEmbedder(
@@ -210,7 +222,7 @@ class EvaluateJob:
             self.family.tokenizer(),
             identity,
             cache=self.folder.path / EMBEDDINGS if cache is None else Path(cache),
-            tokens_per_batch=self.options.tokens_per_batch or stream_tokens(device.type),
+            tokens_per_batch=self.options.tokens_per_batch or stream_tokens(self.device.type),
             max_residues=self.options.max_residues,
             transform=None if self.nonlinear is None else self.nonlinear.features,
         )
@@ -223,6 +235,8 @@ class EvaluateJob:
         settings = score_settings(self.options, self.folder.path)
         head = None if self.fitted is None else self.fitted.head.digest()
         found = {"scores": SCORES_VERSION, "settings": settings, "head": head}
+        if self.fitted is not None:
+            found |= self._arithmetic
         if self.fitted is not None and self.options.training_set.enabled:
             found["groups"] = [moments.num_rows for moments in self.fitted.state.groups]
         return json.loads(json.dumps(found))
@@ -256,7 +270,7 @@ class EvaluateJob:
             results, refitted = self.folder.read(assay)
             self._check_whole(assay, results)
             return Scored(results, refitted)
-        rows = {} if self.fitted is None else self.embedder.embed(assay, on_residues)
+        rows = {} if self.fitted is None else self._embedded(assay, on_residues)
         scoring = self.scoring(assay)
         found, predictions = score_assay(
             assay,
@@ -272,6 +286,10 @@ class EvaluateJob:
         self._check_whole(assay, results)
         self.folder.write(assay, results, refitted, predictions)
         return Scored(results, refitted)
+
+    def _embedded(self, assay: Assay, on_residues: Callable[[int], None]) -> dict[str, Tensor]:
+        with autocast(self.precision, self.device):
+            return self.embedder.embed(assay, on_residues)
 
     def _check_whole(self, assay: Assay, results: pd.DataFrame) -> None:
         """Everything that was to be scored has scores, and nothing else does."""
@@ -295,7 +313,15 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device is cpu, cuda or cuda:1, not {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={name}, but torch finds no GPU; use device=cpu")
+        raise InputError(f"device is cpu, cuda, cuda:1 or mps, not {name!r}") from None
+    found = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if device.type not in found:
+        raise InputError(f"device is cpu, cuda, cuda:1 or mps, not {name!r}")
+    if (device.index or 0) >= found[device.type]:
+        there = "no GPU" if not found[device.type] else f"{found[device.type]} of that kind"
+        raise InputError(f"device={name}, but torch finds {there}; use device=cpu")
     return device

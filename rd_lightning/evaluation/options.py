@@ -13,9 +13,9 @@ from .scoring import ONE_HOT
 
 _CHANGES_NO_SCORE = (
     *("fit", "reference", "advise", "num_resamples", "max_residues", "on_invalid"),
-    *("tokens_per_batch", "device", "cache", "out"),
+    *("tokens_per_batch", "device", "precision", "cache", "out"),
 )
-"""Of the fit, a run keeps the head's digest."""
+"""Of the fit, a run keeps the head's digest; of the precision, what it is on the device."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class EvaluateOptions:
     on_invalid: str = "raise"
     tokens_per_batch: int | None = None
     device: str = "cpu"
+    precision: str | None = None
     family: Mapping[str, Any] = field(default_factory=lambda: {"name": None, "weights": None})
     cache: str | None = None
     seed: int = 0

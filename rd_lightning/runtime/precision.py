@@ -44,6 +44,43 @@ def true_float32(device_type: str) -> Iterator[None]:
                     backend.fp32_precision = setting
 
 
+AUTOCAST: dict[str, torch.dtype | None] = {
+    "32-true": None,
+    "bf16-mixed": torch.bfloat16,
+    "16-mixed": torch.float16,
+}
+"""Of a precision by Lightning's name: the dtype of autocast; None for none."""
+PRECISIONS = ("mixed", *AUTOCAST)
+
+
+def resolved_precision(precision: str | None, device: torch.device) -> str:
+    """The precision of the models on a device, by Lightning's name.
+
+    "mixed" is bf16-mixed where the device computes bfloat16 in hardware, else 16-mixed: older GPUs
+    emulate it, five to ten times slower. On a CPU, 16-mixed is bf16-mixed, as a Trainer takes it.
+    None is "mixed" on a GPU of NVIDIA, AMD or Intel, else 32-true. All others are as they stand.
+    """
+    if precision is None:
+        precision = "mixed" if device.type in ("cuda", "xpu") else "32-true"
+    if precision == "mixed":
+        return "bf16-mixed" if _has_bfloat16(device) else "16-mixed"
+    return "bf16-mixed" if (precision, device.type) == ("16-mixed", "cpu") else precision
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    # torch's own answer counts emulation unless told not to; NVIDIA's first with it is Ampere.
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """In which the models run, of a resolved precision."""
+    dtype = AUTOCAST[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """As NumPy and users call it: float32."""
     return str(dtype).removeprefix("torch.")
@@ -53,6 +90,13 @@ def first_nonfinite_row(rows: Tensor) -> int | None:
     """Number of the first row with NaN or infinity; None where there is none."""
     finite = rows.isfinite().flatten(1).all(dim=1)
     return None if finite.all() else int(finite.logical_not().nonzero()[0])
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in float64 at all: not Apple's GPUs, and not all of Intel's."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
 
 
 def has_fast_float64(device: torch.device) -> bool:

@@ -63,13 +63,13 @@ def test_all_settings_and_choices_in_lines_that_fit(command, width):
 def test_the_choice_on_the_command_line_is_shown():
     assert "trainer.precision=32-true" in help_text("fit")
     for device in ("trainer=gpu", "device=cuda"):
-        assert "trainer.precision=bf16-mixed" in help_text("fit", [device, "--help"])
+        assert "trainer.precision=mixed" in help_text("fit", [device, "--help"])
     assert "regression.ridge=1.0" in help_text("fit", ["-m", "regression=ridge,pcr"])
 
 
 def test_other_spellings_are_named():
     text = " ".join(help_text("fit").split())
-    assert "level=... for target, device=cpu|cuda|cuda:1 for trainer" in text
+    assert "level=... for target, device=cpu|cuda|cuda:1|mps for trainer" in text
     assert "Data (data. may be left out):" in text
 
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from rd_lightning.cli import command
 from rd_lightning.cli.trainer import make_trainer
+from rd_lightning.embedding.runner import one_device
 from rd_lightning.errors import InputError
 from rd_lightning.runtime.stopping import raise_stopped, signals_handled
 
@@ -86,3 +87,33 @@ def test_signals_are_the_commands_in_every_moment_of_a_run(tmp_path):
         made(tmp_path).predict(Module())
         seen.append(signal.getsignal(signal.SIGTERM))
     assert seen == [raise_stopped] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("mixed", "bf16-mixed"), ("16-mixed", "bf16-mixed"), ("32-true", "32-true")],
+)
+def test_a_trainer_and_one_device_have_the_same_precision(tmp_path, recwarn, given, found):
+    """Lightning takes bfloat16 for 16-mixed on a CPU; rd-embed once ran slow float16 there."""
+    assert made(tmp_path, precision=given).precision == found
+    assert not [w for w in recwarn if "16-mixed" in str(w.message)]
+    device = one_device({**CPU, "precision": given})
+    assert device is not None and device.precision == found
+
+
+def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for accelerator in ("gpu", "mps"):
+        with pytest.raises(InputError, match="the trainer cannot be made"):
+            made(tmp_path, accelerator=accelerator, precision="mixed")
+
+
+def test_plugins_of_a_user_stay(tmp_path, monkeypatch):
+    variables = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "fit"}
+    for key, value in {**variables, "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}.items():
+        monkeypatch.setenv(key, value)
+    own = {"_target_": "lightning.fabric.plugins.environments.LightningEnvironment"}
+    trainer = made(tmp_path, plugins=[own])
+    found = trainer._accelerator_connector.cluster_environment
+    assert type(found).__name__ == "LightningEnvironment"

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from rd_lightning import JointMoments, RDHead, RDModel, fit_chain
 from rd_lightning.cli.command import quiet_libraries
 from rd_lightning.data.windows import overlapping_windows
+from rd_lightning.embedding import nested_model
 from rd_lightning.errors import InputError
 from rd_lightning.families import Family
 from rd_lightning.families.esm2 import esm_tokenizer
@@ -212,6 +213,26 @@ def test_from_pretrained(tmp_path):
     assert RDModel.from_pretrained(tmp_path / "nameless", family="mini").names == ("50K", "200K")
     with pytest.raises(InputError, match="the family tiny begins"):
         RDModel(tiny_family(), head)
+
+
+def test_the_precision_of_embed(model, monkeypatch):
+    """By default what rd-embed does on the device, unless the caller says otherwise."""
+    sequences = random_sequences(6, 1)
+
+    def vectors(precision=None):
+        return model.embed(sequences, pooling="mean", precision=precision)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = vectors()
+        exact = vectors("32-true")
+    assert torch.equal(vectors(), exact)  # on a CPU
+    for precision in ("bf16-mixed", "16-mixed", "mixed"):  # one arithmetic on a CPU
+        assert torch.equal(vectors(precision), rounded)
+    assert not torch.equal(rounded, exact)
+    monkeypatch.setattr(nested_model, "resolved_precision", lambda given, device: "bf16-mixed")
+    assert torch.equal(vectors(), rounded)  # where the device has it
+    with pytest.raises(InputError, match="precision is mixed, 32-true, bf16-mixed or 16-mixed"):
+        vectors("64-true")
 
 
 def test_a_batch_that_does_not_fit_is_divided(model, monkeypatch):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -59,11 +60,13 @@ class Nonlinear(NamedTuple):
         bandwidth: float,
         seed: int,
         folder: Path,
+        arithmetic: Mapping[str, str] = MappingProxyType({}),
     ) -> Nonlinear:
         """One pass over the sequences of the fit, unless its moments are in ``folder`` already.
 
         Args:
             fasta: of the fit; None is the family's bundled sample.
+            arithmetic: of the backbones, where what is kept in ``folder`` depends on it.
 
         Raises:
             InputError: the file is not what the head was fitted on.
@@ -80,6 +83,7 @@ class Nonlinear(NamedTuple):
             "num_features": num_features,
             "bandwidth": bandwidth,
             "seed": seed,
+            **arithmetic,
         }
         # Unsorted: such files stand in the folders of earlier evaluations.
         digest = digest_of(identity, num_bytes=8, sort_keys=False)

@@ -18,7 +18,7 @@ from ...embedding.plan import EmbedSettings
 from ...embedding.pooling import weighted_means
 from ...embedding.sequence_batch import SequenceBatch
 from ...errors import InputError
-from ...families.forward import run_in_pieces
+from ...families.forward import TokenBudget, run_in_pieces
 from ...runtime.files import read_tensors, write_tensors
 from ...runtime.precision import first_nonfinite_row
 from ...runtime.provenance import digest_of
@@ -56,7 +56,7 @@ class VariantEmbedder:
         transform: Transform | None = None,
     ) -> None:
         self.backbones, self.tokenizer, self.identity = backbones, tokenizer, identity
-        self.cache, self.transform = cache, transform
+        self.cache, self.transform, self._budget = cache, transform, TokenBudget()
         self.settings = EmbedSettings(tokens_per_batch, max_residues, "whole", overlap=0)
 
     def path(self, assay: Assay) -> Path:
@@ -126,7 +126,7 @@ class VariantEmbedder:
         for planned in batch.pieces:
             planned.tokens = planned.tokens.to(device)
             limit = self.settings.max_residues
-            for _, vectors in run_in_pieces(pool, planned, max_residues=limit):
+            for _, vectors in run_in_pieces(pool, planned, max_residues=limit, budget=self._budget):
                 for pooling, rows in vectors.items():
                     found.setdefault(pooling, []).append(rows)
         return {pooling: torch.cat(parts) for pooling, parts in found.items()}
