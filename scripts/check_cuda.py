@@ -10,12 +10,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rd_lightning import JointMoments, fit_chain
+from rd_lightning.data.batch import Batch, residue_rows
 from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.linalg import eigh_descending
+from rd_lightning.families import get_family, sample_fasta
+from rd_lightning.families.backbone import ATTENTION, load_backbones
+from rd_lightning.families.esm2 import esm_tokenizer
+from rd_lightning.families.forward import TokenBudget, embed_in_pieces
+from rd_lightning.runtime.precision import AUTOCAST, autocast, resolved_precision
 
 DIMS = [64, 128, 256]
 
@@ -74,6 +84,78 @@ def check_eigh() -> str:
     return f"2,048 columns, largest eigenvalue {values[0].item():.4g}"
 
 
+def check_precision() -> str:
+    device = torch.device("cuda", 0)
+    found = resolved_precision("mixed", device)
+    with autocast(found, device):
+        dtype = (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).dtype
+    assert dtype == AUTOCAST[found], dtype
+    return f"mixed is {found} on {torch.cuda.get_device_name(device)}"
+
+
+def check_attention() -> str:
+    """Milliseconds of the first call of new shapes, with cuDNN's kernel and without."""
+
+    def first_calls(kernels: list[SDPBackend], longest: int) -> float:
+        with sdpa_kernel(kernels):
+            start = time.perf_counter()
+            for length in range(longest - 8, longest):
+                x = torch.randn(4, 20, length, 64, device="cuda", dtype=torch.float16)
+                torch.nn.functional.scaled_dot_product_attention(x, x, x)
+            torch.cuda.synchronize()
+            return (time.perf_counter() - start) / 8 * 1000
+
+    first_calls(ATTENTION, 100)
+    ours = first_calls(ATTENTION, 200)
+    try:
+        cudnn = f"{first_calls([SDPBackend.CUDNN_ATTENTION], 300):.1f}"
+    except RuntimeError:
+        cudnn = "not there"
+    return f"a new shape: {ours:.1f} ms, by cuDNN {cudnn}"
+
+
+def mini() -> tuple[nn.ModuleDict, nn.ModuleDict]:
+    """The bundled family on the CPU and on the device."""
+    family = get_family("mini")
+    on_cpu, on_gpu = (load_backbones(family, family.members) for _ in range(2))
+    return on_cpu, on_gpu.to("cuda")
+
+
+def check_encode() -> str:
+    tokens = torch.randint(4, 24, (8, 300))
+    errors = []
+    for cpu, gpu in zip(*(models.values() for models in mini()), strict=True):
+        errors.append(relative(gpu(tokens.cuda(), padded=False), cpu(tokens, padded=False)))
+    assert max(errors) < 1e-5, errors
+    return f"embeddings in float32 deviate from the CPU's by {max(errors):.1e}"
+
+
+def check_out_of_memory() -> str:
+    """Batches that do not fit into a share of the memory: divided, and each size but once."""
+    _, models = mini()
+    sequences = ["ACDEFGHIKLMNPQRSTVWY" * 50] * 2000
+    tokens = torch.from_numpy(esm_tokenizer().encode([s.encode() for s in sequences]))
+    lengths = [len(s) for s in sequences]
+    windows = [(i, 0, length) for i, length in enumerate(lengths)]
+    located = residue_rows(lengths, tokens.shape[1]).cuda()
+    batch = Batch(tokens.cuda(), located, 0, 0, padded=False, windows=windows)
+    total = torch.cuda.get_device_properties(0).total_memory
+    budget, numbers = TokenBudget(), []
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 4 * 2**30 / total))
+    try:
+        for _ in range(2):
+            pieces = embed_in_pieces(
+                models, batch, max_residues=1022, budget=budget, then=lambda blocks: len(blocks[0])
+            )
+            numbers.append([rows for _, rows in pieces])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert sum(numbers[0]) == sum(numbers[1]) == sum(lengths)
+    assert budget.tokens is not None, "everything fitted"
+    return f"in 4 GiB {len(numbers[0])} pieces, then {len(numbers[1])}; {budget.tokens:,} tokens"
+
+
 def check_command(trainer: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -88,11 +170,49 @@ def check_command(trainer: str) -> str:
     return next(line for line in done.stdout.splitlines() if "residues fitted" in line)
 
 
+def check_all_commands() -> str:
+    """rd-fit in two parts, rd-merge, rd-embed and rd-evaluate, each on the device."""
+    fasta, seconds = str(sample_fasta()), []
+    wild = "".join(sample_fasta().read_text().split(">")[1].splitlines()[1:])[:60]
+    rows = [f"{wild[:i]}{letter}{wild[i + 1 :]},{i}" for i in range(20) for letter in "ACDEF"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "assay.csv").write_text("\n".join(["mutated_sequence,DMS_score", *rows]))
+        for command in (
+            f"fit trainer=gpu data.part=1/2 out=a data.fasta={fasta}",
+            f"fit trainer=gpu data.part=2/2 out=b data.fasta={fasta}",
+            "merge a/moments.safetensors b/moments.safetensors out=fit",
+            f"embed head=fit fasta={fasta} out=x.h5 trainer=gpu pooling=[mean,residue]",
+            f"evaluate fit=fit assays=assay.csv device=cuda out=scores wild_type={wild}",
+        ):
+            name, *words = command.split()
+            start = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-m", f"rd_lightning.{name}", *words],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+            seconds.append(f"{name} {time.perf_counter() - start:.0f} s")
+    return ", ".join(seconds)
+
+
 def main() -> int:
     if not torch.cuda.is_available():
         print("not run: no CUDA device")
         return 0
-    checks = [check_moments, check_no_host_sync, check_chain, check_eigh]
+    checks = [
+        check_moments,
+        check_no_host_sync,
+        check_chain,
+        check_eigh,
+        check_precision,
+        check_attention,
+        check_encode,
+        check_out_of_memory,
+        check_all_commands,
+    ]
     failed = 0
     for check in [*checks, lambda: check_command("gpu"), lambda: check_command("ddp")]:
         name = getattr(check, "__name__", "rd-fit").removeprefix("check_")
