@@ -1,6 +1,7 @@
 """What only a CUDA device can show: the speed of a fit by its parts, float64 and float32, eigh.
 
     python -m benchmarks.gpu [--targets 650M 3B] [--length 300] [--repeats 10] [--columns 5120]
+        [--out FILE]    # also written there, for benchmarks.scale --device FILE
 
 Weights and sequences are random (speed does not depend on them), forward passes run in bfloat16
 autocast as with trainer=gpu. Beside each rate stands what benchmarks.scale expects of it. Prints
@@ -33,6 +34,7 @@ from rd_lightning.families import ESM2, Family, Member
 from rd_lightning.families.backbone import Backbone, module_key, residue_embeddings
 from rd_lightning.head.head import Block
 from rd_lightning.head.report import FitReport
+from rd_lightning.runtime.files import write_json
 from rd_lightning.runtime.precision import dtype_name
 
 from . import scale
@@ -218,6 +220,13 @@ def product_rate(size: int, device: torch.device, dtype: torch.dtype, repeats: i
     return 2 * size**3 / median_seconds(lambda: torch.mm(x, x), device, repeats)
 
 
+def copy_rate(num_bytes: int, device: torch.device, repeats: int) -> float:
+    """Bytes a second, read and written, of a copy of so many."""
+    x = torch.zeros(num_bytes, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    return 2 * num_bytes / median_seconds(lambda: y.copy_(x), device, repeats)
+
+
 def measure_update(
     dims: Sequence[int], num_rows: int, device: torch.device, precision: Precision, repeats: int
 ) -> float:
@@ -315,6 +324,42 @@ def measure_fit(
     return module.head.report.context["residues_per_second"]
 
 
+def step_record(members: Sequence[Member], step: Step) -> dict[str, Any]:
+    """Of one target, for :func:`benchmarks.scale.read_device`: operations a second of every member,
+    and operations and seconds of the update, counted as the full product, and of the head."""
+    dims = [m.width for m in members]
+    num_windows = (step.num_tokens - step.num_residues) // NUM_SPECIAL_TOKENS
+    length = step.num_tokens / num_windows
+    each = {m.name: scale.matrix_flops(m) + scale.attention_flops(m, length) for m in members}
+    return {
+        "forward": {name: each[name] * step.num_tokens / step.forward[name] for name in each},
+        "update_flops": 2.0 * sum(dims) ** 2 * step.num_residues,
+        "update_seconds": step.update,
+        "head_flops": scale.head_flops(dims) * step.num_residues,
+        "head_seconds": step.head,
+    }
+
+
+def device_record(
+    device: torch.device,
+    rates: dict[torch.dtype, float],
+    copied: float,
+    steps: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """What :func:`benchmarks.scale.read_device` reads."""
+    name, memory = machine(), 0
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        name, memory = found.name, found.total_memory
+    return {
+        "name": name,
+        "memory": memory,
+        "rates": {dtype_name(dtype): rate for dtype, rate in rates.items()},
+        "copy": copied,
+        "steps": steps,
+    }
+
+
 def described(device: torch.device) -> str:
     if device.type != "cuda":
         return machine()
@@ -338,6 +383,9 @@ def run(args: argparse.Namespace, device: torch.device, family: Family = ESM2) -
         for dtype in (torch.bfloat16, torch.float32, torch.float64)
     }
     print(f"product of two {args.product:,} x {args.product:,} matrices: " + _listed(rates))
+    copied = copy_rate(args.copied, device, args.repeats)
+    print(f"copy on the device: {scale.shown(copied, 'B/s')} read and written")
+    steps: dict[str, dict[str, Any]] = {}
     windows = max(1, args.tokens // (args.length + NUM_SPECIAL_TOKENS))
     print(f"\nA step of a fit, windows of {args.length} residues, median of {args.repeats}")
     for target in args.targets:
@@ -354,10 +402,14 @@ def run(args: argparse.Namespace, device: torch.device, family: Family = ESM2) -
             expected = expected_rate(family.up_to(target), args.length)
             measured = rates[torch.bfloat16]
             print(report_step(target, step, nominal_peak(device), measured, expected))
+            steps[target] = step_record(family.up_to(target), step)
             print(f"    memory         {shown_peak(device)}", flush=True)
         except torch.OutOfMemoryError:
             print(f"  {target}: does not fit into the memory of the device")
         free(device)
+    if args.out is not None:
+        write_json(args.out, device_record(device, rates, copied, steps))
+        print(f"  for benchmarks.scale --device: {args.out}")
     print(f"\nA whole fit from a FASTA file, {args.residues:,} residues")
     for target in args.targets:
         for num_workers in args.workers:
@@ -387,6 +439,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 4])
     parser.add_argument("--product", type=int, default=8192, help="columns of the products")
     parser.add_argument("--columns", type=int, default=5120, help="of the eigenproblem")
+    parser.add_argument("--copied", type=int, default=2**32, help="bytes of the copy")
+    parser.add_argument("--out", type=Path, help="file for benchmarks.scale --device")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         print("not run: no CUDA device")

@@ -2,22 +2,26 @@
 
     python -m benchmarks.scale              # the tables of docs/scale.md
     python -m benchmarks.scale --measure    # the two figures of this machine that they rest on
+    python -m benchmarks.scale --device FILE    # with what benchmarks.gpu --out FILE measured
 
 Nothing here runs a model. What is counted follows from the widths and layers of ESM-2 and from the
-code; what is assumed stands in :class:`Assumed`; what was measured stands in :class:`Measured`.
+code; what is assumed stands in :class:`Assumed`; what was measured stands in :class:`Measured`, or
+in the file of a device.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -83,6 +87,8 @@ class Assumed:
     """Bytes a second and GPU between machines, each way."""
     tokens_per_batch: int = 32768
     machine_size: int = 8
+    by_member: tuple[tuple[str, float], ...] = ()
+    """(member, share of the bfloat16 peak), of those that were measured on the device."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,49 @@ class Measured:
 
 
 ASSUMED, MEASURED = Assumed(), Measured()
+
+
+class Figures(NamedTuple):
+    """A device, what is assumed of it, and which of both was measured."""
+
+    device: Device = H100
+    assumed: Assumed = ASSUMED
+    measured: tuple[str, ...] = ()
+
+
+ON_PAPER = Figures()
+
+
+def read_device(path: Path) -> Figures:
+    """From the file that ``benchmarks.gpu --out`` wrote: measured rates in place of those of a data
+    sheet, and shares of them; links and networks are not measured."""
+    found = json.loads(path.read_text())
+    rates, steps = found["rates"], found["steps"]
+    device = Device(
+        found["name"],
+        rates["bfloat16"],
+        rates["float64"],
+        rates["float32"],
+        found["copy"],
+        H100.link,
+        found["memory"],
+    )
+    shares: dict[str, float] = {}
+    for step in steps.values():  # of the largest target that ran, as the chain ran with it
+        shares |= {name: rate / device.bfloat16 for name, rate in step["forward"].items()}
+    measured = ["products in bfloat16, float32 and float64", "copies", "memory"]
+    assumed = replace(ASSUMED, by_member=tuple(shares.items()))
+    if steps:
+        measured.append(f"forward passes of {', '.join(shares)}")
+        last = list(steps.values())[-1]
+        full = last["update_flops"] / last["update_seconds"] / device.float64
+        headed = last["head_flops"] / last["head_seconds"] / device.float32
+        # Of the product in full, of which the panels take what they take.
+        assumed = replace(
+            assumed, update_utilisation=full, update_share=1.0, head_utilisation=headed
+        )
+        measured += [f"update and head at {list(steps)[-1]}"]
+    return Figures(device, assumed, tuple(measured))
 
 
 # Operations: two a multiply-add.
@@ -175,7 +224,8 @@ class Cost:
     forward: float
     """Seconds, at the assumed utilisation."""
     forward_bounded: float
-    """Seconds, each member at the lower of the assumed utilisation and its traffic bound."""
+    """Seconds, each member at the lower of the assumed utilisation and its traffic bound, or at
+    what was measured."""
     update: float
     head: float
 
@@ -200,7 +250,11 @@ def cost(
     assumed: Assumed = ASSUMED,
 ) -> Cost:
     flops = [forward_flops(m, corpus) / device.bfloat16 for m in members]
-    reached = [min(assumed.utilisation, traffic_bound(m, corpus, device)) for m in members]
+    measured = dict(assumed.by_member)
+    reached = [
+        measured.get(m.name, min(assumed.utilisation, traffic_bound(m, corpus, device)))
+        for m in members
+    ]
     dims = [m.width for m in members]
     full = 2.0 * sum(dims) ** 2 / (device.float64 * assumed.update_utilisation)
     return Cost(
@@ -273,7 +327,7 @@ def duration(value: float) -> str:
     return f"{_digits(value * 1e6)} µs"
 
 
-def member_table(corpus: Corpus = UNIREF50) -> str:
+def member_table(on: Figures = ON_PAPER, corpus: Corpus = UNIREF50) -> str:
     flops = [forward_flops(m, corpus) for m in ESM2.members]
     rows = []
     for member, own, chain in zip(ESM2.members, flops, accumulate(flops), strict=True):
@@ -288,7 +342,7 @@ def member_table(corpus: Corpus = UNIREF50) -> str:
                 f"{attention / own:.0%}",
                 shown(chain),
                 f"{own / chain:.0%}",
-                f"{traffic_bound(member, corpus):.0%}",
+                f"{traffic_bound(member, corpus, on.device):.0%}",
             ]
         )
     headings = [
@@ -303,11 +357,11 @@ def member_table(corpus: Corpus = UNIREF50) -> str:
     return table(headings, rows)
 
 
-def state_table() -> str:
+def state_table(on: Figures = ON_PAPER) -> str:
     """Of each target: width, operations and bytes of the moments, all-reduce of both states."""
     rows = []
     for target in TARGETS:
-        found = cost(ESM2.up_to(target))
+        found = cost(ESM2.up_to(target), device=on.device, assumed=on.assumed)
         width, state = sum(found.dims), JointMoments(found.dims).num_bytes
         rows.append(
             [
@@ -317,8 +371,8 @@ def state_table() -> str:
                 f"{found.update / (found.forward + found.update):.1%}",
                 shown(head_flops(found.dims) / 2),
                 shown(state, "B"),
-                duration(all_reduce_seconds(2 * state, 8)),
-                duration(all_reduce_seconds(2 * state, 64)),
+                duration(all_reduce_seconds(2 * state, 8, on.device, on.assumed)),
+                duration(all_reduce_seconds(2 * state, 64, on.device, on.assumed)),
             ]
         )
     headings = [
@@ -334,7 +388,7 @@ def state_table() -> str:
     return table(headings, rows)
 
 
-def memory_table(device: Device = H100) -> str:
+def memory_table(on: Figures = ON_PAPER) -> str:
     """Device memory that does not depend on the batch, and host memory of loading."""
     rows = []
     for target in TARGETS:
@@ -347,8 +401,8 @@ def memory_table(device: Device = H100) -> str:
                 target,
                 shown(weights, "B"),
                 shown(4 * state, "B"),
-                f"{fixed / device.memory:.0%}",
-                f"{(weights / 2 + 4 * state) / device.memory:.0%}",
+                f"{fixed / on.device.memory:.0%}",
+                f"{(weights / 2 + 4 * state) / on.device.memory:.0%}",
                 shown(8 * weights, "B"),
             ]
         )
@@ -356,29 +410,30 @@ def memory_table(device: Device = H100) -> str:
         "target",
         "weights, float32",
         "two states and their copies",
-        "both, of 80 GB",
+        f"both, of {on.device.memory / 1e9:.0f} GB",
         "with bfloat16 weights",
         "host, while 8 processes load",
     ]
     return table(headings, rows)
 
 
-def hours_table(corpus: Corpus = UNIREF50) -> str:
+def hours_table(on: Figures = ON_PAPER, corpus: Corpus = UNIREF50) -> str:
     rows = []
     for target in TARGETS:
-        found = cost(ESM2.up_to(target), corpus)
+        found = cost(ESM2.up_to(target), corpus, on.device, on.assumed)
         hours = [found.fit_hours(corpus.num_residues, w) for w in WORLDS]
         bounded = [found.fit_hours(corpus.num_residues, w, bounded=True) for w in WORLDS]
         rows.append([target, *(duration(3600 * h) for h in [*hours, *bounded])])
     headings = ["target", *(f"{w} GPU{'s' * (w > 1)}, 40%" for w in WORLDS)]
-    headings += [f"{w} GPU{'s' * (w > 1)}, bounded" for w in WORLDS]
+    kind = "measured" if on.assumed.by_member else "bounded"
+    headings += [f"{w} GPU{'s' * (w > 1)}, {kind}" for w in WORLDS]
     return table(headings, rows)
 
 
-def embed_table(corpus: Corpus = UNIREF50) -> str:
+def embed_table(on: Figures = ON_PAPER, corpus: Corpus = UNIREF50) -> str:
     rows = []
     for target in TARGETS:
-        found = cost(ESM2.up_to(target), corpus)
+        found = cost(ESM2.up_to(target), corpus, on.device, on.assumed)
         n = corpus.num_residues
         mean = [found.embed_hours(n, w, per_residue=False) for w in WORLDS]
         residue = found.embed_hours(n, 1, per_residue=True)
@@ -390,7 +445,7 @@ def embed_table(corpus: Corpus = UNIREF50) -> str:
     return table(headings, rows)
 
 
-def storage_table(corpus: Corpus = UNIREF50) -> str:
+def storage_table(on: Figures = ON_PAPER, corpus: Corpus = UNIREF50) -> str:
     rows = []
     for member in ESM2.members:
         sizes = [n * member.width for n in (corpus.num_sequences, corpus.num_residues)]
@@ -400,7 +455,7 @@ def storage_table(corpus: Corpus = UNIREF50) -> str:
     return table([*headings, "residues, float32", "bfloat16"], rows)
 
 
-def solve_table(measured: Measured = MEASURED) -> str:
+def solve_table(on: Figures = ON_PAPER, measured: Measured = MEASURED) -> str:
     rows = []
     for target in TARGETS:
         dims = [m.width for m in ESM2.up_to(target)]
@@ -416,7 +471,9 @@ def solve_table(measured: Measured = MEASURED) -> str:
     return table(["target", "eigenproblems", "the largest", "all of them"], rows)
 
 
-def host_table(corpus: Corpus = UNIREF50, measured: Measured = MEASURED) -> str:
+def host_table(
+    on: Figures = ON_PAPER, corpus: Corpus = UNIREF50, measured: Measured = MEASURED
+) -> str:
     each = corpus.num_sequences * measured.bytes_per_sequence
     batches = corpus.num_residues * corpus.tokens_per_residue / ASSUMED.tokens_per_batch
     spooled = corpus.num_residues + corpus.num_sequences * (32 + 16)
@@ -430,7 +487,9 @@ def host_table(corpus: Corpus = UNIREF50, measured: Measured = MEASURED) -> str:
     return table(["of 60 million sequences", ""], rows)
 
 
-def cpu_table(corpus: Corpus = UNIREF50, measured: Measured = MEASURED) -> str:
+def cpu_table(
+    on: Figures = ON_PAPER, corpus: Corpus = UNIREF50, measured: Measured = MEASURED
+) -> str:
     """The model against what two cores did."""
     rows = []
     for target, rate in measured.forward_rates:
@@ -503,6 +562,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="eigh and scan on this machine")
     parser.add_argument("--sizes", type=int, nargs="+", default=[640, 1280, 2560])
     parser.add_argument("--sequences", type=int, default=20_000)
+    parser.add_argument("--device", type=Path, help="a file that benchmarks.gpu --out wrote")
     args = parser.parse_args()
     if args.measure:
         print(machine())
@@ -511,8 +571,13 @@ def main() -> None:
         scanned = 1e6 * measure_scan(args.sequences)
         print(f"scan: {scanned:.1f} µs of processor time a sequence of 283 residues")
         return
+    on = ON_PAPER if args.device is None else read_device(args.device)
+    if on.measured:
+        print(
+            f"{on.device.name}. Measured: {'; '.join(on.measured)}. All else as in docs/scale.md.\n"
+        )
     for title, made in TABLES.items():
-        print(f"{title}\n\n{made()}\n")
+        print(f"{title}\n\n{made(on)}\n")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ WHOLE_PROJECT = {
     "test_examples",
     "test_floors",
     "test_notebooks",
+    "test_pack_wheels",
     "test_public",
     "test_torture",
 }

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..runtime.precision import has_float64
+from ..runtime.memory import free_memory, or_none
+from ..runtime.precision import has_fast_float64, has_float64
+
+Precision = Literal["auto", "float64", "float32"]
+
+
+def compute_dtype(blocks: Sequence[Tensor], precision: Precision) -> torch.dtype:
+    """Arithmetic of an update, see :class:`rd_lightning.JointMoments`."""
+    if precision != "auto":
+        return torch.float64 if precision == "float64" else torch.float32
+    device = blocks[0].device
+    wide = any(b.dtype == torch.float64 for b in blocks)
+    fast = device.type == "cuda" and has_fast_float64(device)
+    return torch.float64 if wide or fast else torch.float32
 
 
 def finite_rows(blocks: Sequence[Float[Tensor, "n _"]]) -> Bool[Tensor, " n"]:
@@ -119,3 +133,59 @@ def centre_(
     if row_mask is not None:
         out.masked_fill_(~row_mask[:, None], 0)
     return out
+
+
+def add_products_(
+    products: Float[Tensor, "D D"],
+    x: Float[Tensor, "n D"],
+    memory: Float[Tensor, " size"],
+    *,
+    panel: int,
+) -> None:
+    """Add ``x.T @ x``, on and above the diagonal, so many columns at a time.
+
+    Args:
+        products: float64. Where ``x`` is not float64 on the same device, the product is made in
+            its dtype, on its device, in ``memory``.
+        memory: see :func:`workspace`.
+    """
+    width = x.shape[1]
+    for start in range(0, width, panel):
+        stop = min(start + panel, width)
+        target = products[:stop, start:stop]
+        if x.dtype == torch.float64 and x.device == target.device:
+            target.addmm_(x[:, :stop].mT, x[:, start:stop])
+        else:
+            product = memory[: target.numel()].view(target.shape)
+            torch.mm(x[:, :stop].mT, x[:, start:stop], out=product)
+            target += product.to(target.device)
+
+
+def workspace(
+    num_rows: int, width: int, product_size: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Float[Tensor, "n D"], Float[Tensor, " size"]]:
+    """Memory for centred rows and for the product of one panel: all that an update needs, taken
+    before anything is added, so that a batch counts whole or not at all.
+
+    One buffer serves all chunks of an update: fresh memory for each costs as much as filling it.
+
+    Args:
+        num_rows: wanted; fewer, down to one, where the device has no room.
+        product_size: numbers of the product.
+
+    Raises:
+        torch.OutOfMemoryError: not even one row fits.
+    """
+    while True:
+        made = or_none(
+            lambda rows=num_rows: (
+                torch.empty(rows, width, dtype=dtype, device=device),
+                torch.empty(product_size, dtype=dtype, device=device),
+            )
+        )
+        if made is not None:
+            return made
+        if num_rows == 1:
+            raise torch.OutOfMemoryError(f"no room on {device} for the update of the moments")
+        free_memory(device)
+        num_rows //= 2

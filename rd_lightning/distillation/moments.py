@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,14 +12,22 @@ from torch import Tensor
 
 from ..errors import InputError, check_choice, whole_number
 from ..runtime import distributed
-from ..runtime.memory import free_memory, or_none
-from ..runtime.precision import has_fast_float64, true_float32
+from ..runtime.precision import true_float32
 from .flat_metric import FlatMetric
-from .kernels import batch_mean, centre_, check_blocks, column_sums, mirrored_
+from .kernels import (
+    Precision,
+    add_products_,
+    batch_mean,
+    centre_,
+    check_blocks,
+    column_sums,
+    compute_dtype,
+    mirrored_,
+    workspace,
+)
 from .moments_file import read_moments, write_moments
 from .shift import check_near, distance, nearest_of_ranks
 
-Precision = Literal["auto", "float64", "float32"]
 PANEL = 256
 """Columns of the scatter updated at a time; only blocks on or above the diagonal are computed."""
 CHUNK = 4096
@@ -116,7 +124,7 @@ class JointMoments(FlatMetric):
         device, num_rows = blocks[0].device, blocks[0].shape[0]
         if num_rows == 0:
             return
-        compute, state = self._compute_dtype(blocks), self._allocate(device)
+        compute, state = compute_dtype(blocks, self.precision), self._allocate(device)
         if self.shift is None:
             mean = batch_mean(blocks, row_mask)
             if mean is None:  # no row is kept; the shift waits for the first that is
@@ -124,7 +132,9 @@ class JointMoments(FlatMetric):
             self.set_shift_(mean.to(state.device))
         assert self.shift is not None
         shift = self.shift.to(device, compute)
-        centred, product = self._workspace(min(num_rows, CHUNK), compute, device)
+        # A float64 product is added where it is computed, and needs no memory of its own.
+        size = 0 if (compute, device) == (torch.float64, state.device) else self.width * PANEL
+        centred, product = workspace(min(num_rows, CHUNK), self.width, size, compute, device)
         chunk = len(centred)
         with true_float32(device.type):
             for start in range(0, num_rows, chunk):
@@ -132,50 +142,9 @@ class JointMoments(FlatMetric):
                 kept = None if row_mask is None else row_mask[start : start + chunk]
                 self._add(centre_(centred[: len(rows[0])], rows, shift, kept), kept, product)
 
-    def _workspace(
-        self, num_rows: int, dtype: torch.dtype, device: torch.device
-    ) -> tuple[Float[Tensor, "n D"], Float[Tensor, " size"]]:
-        """Memory for centred rows and for the product of one panel: all that an update needs, taken
-        before anything is added, so that a batch counts whole or not at all. Fewer rows, down to
-        one, where the device has no room.
-
-        One buffer serves all chunks: fresh memory for each costs as much as filling it.
-        """
-        in_place = dtype == torch.float64 and device == self.device
-        size = 0 if in_place else self.width * PANEL
-        while True:
-            made = or_none(
-                lambda rows=num_rows: (
-                    torch.empty(rows, self.width, dtype=dtype, device=device),
-                    torch.empty(size, dtype=dtype, device=device),
-                )
-            )
-            if made is not None:
-                return made
-            if num_rows == 1:
-                raise torch.OutOfMemoryError(f"no room on {device} for the update of the moments")
-            free_memory(device)
-            num_rows //= 2
-
-    def _compute_dtype(self, blocks: Sequence[Tensor]) -> torch.dtype:
-        if self.precision != "auto":
-            return torch.float64 if self.precision == "float64" else torch.float32
-        device = blocks[0].device
-        wide = any(b.dtype == torch.float64 for b in blocks)
-        fast = device.type == "cuda" and has_fast_float64(device)
-        return torch.float64 if wide or fast else torch.float32
-
     def _add(self, x: Float[Tensor, "n D"], kept: Tensor | None, memory: Tensor) -> None:
         products, sums, count = self._views()
-        for start in range(0, self.width, PANEL):
-            stop = min(start + PANEL, self.width)
-            target = products[:stop, start:stop]
-            if x.dtype == torch.float64 and x.device == target.device:
-                target.addmm_(x[:, :stop].mT, x[:, start:stop])
-            else:
-                product = memory[: target.numel()].view(target.shape)
-                torch.mm(x[:, :stop].mT, x[:, start:stop], out=product)
-                target += product.to(target.device)
+        add_products_(products, x, memory, panel=PANEL)
         sums += column_sums(x).to(sums)
         count += x.shape[0] if kept is None else kept.sum().to(count)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from .accumulate import Accumulator
 from .checkpoint import Saved, check_resumed, ended_early
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
+from .shift import first_batches, shared_shift
 from .state import FitState, Part
 
 
@@ -112,15 +113,14 @@ class RDModule(L.LightningModule):
         self.resume_from: FitState | None = None
         self.head: RDHead | None = None
         self.backbones: nn.ModuleDict | None = None
-        """While a fit runs; they are let go before the chain is solved."""
+        """While a fit runs, until the chain is solved."""
         self.num_nonfinite = 0
         """Residues left out because an embedding was not finite, those of an earlier run that was
         resumed included; known after the fit."""
         self.num_pieces = 0
         """Pieces beyond the first of batches that did not fit into memory whole; likewise."""
         self._accumulator: Accumulator | None = None
-        self._started, self._residues_done = 0.0, 0
-        self._steps, self._rows_before = 0, 0
+        self._started, self._residues_done, self._steps, self._rows_before = 0.0, 0, 0, 0
 
     @property
     def moments(self) -> JointMoments:
@@ -234,28 +234,13 @@ class RDModule(L.LightningModule):
         return self._accumulator
 
     def _share_shift(self, batch: Batch) -> None:
-        """The mean of the plan's first batch with a finite row, on all processes and in all parts:
-        then neither the order of the batches nor who takes them changes a bit of any batch's sum.
-        """
-        device = self.state.heldout.device
-        # Its last entry tells whether a row was finite.
-        shared = torch.zeros(sum(self.dims) + 1, dtype=torch.float64, device=device)
-        if self.global_rank == 0:
-            means = map(self.accumulator.mean, self._first_batches(batch))
-            if (mean := next((m for m in means if m is not None), None)) is not None:
-                shared[:-1], shared[-1] = mean, 1
-        distributed.broadcast_(shared, source=0)
-        if shared[-1]:
-            self.state.set_shift_(shared[:-1])
-        elif self.data is not None and self.on_nonfinite == "skip":
+        skips, move = self.on_nonfinite == "skip", self.trainer.strategy.batch_to_device
+        batches = first_batches(batch, self.data, move, every=skips)
+        shift = shared_shift(self.accumulator, batches, sum(self.dims), self._sums_on)
+        if shift is not None:
+            self.state.set_shift_(shift)
+        elif self.data is not None and skips:
             raise InputError("no residue has finite embeddings; fix the weights or the precision")
-
-    def _first_batches(self, batch: Batch) -> Iterator[Batch]:
-        """Batches to take the shift from: those of the plan, or this one where there is none."""
-        data, move = self.data, self.trainer.strategy.batch_to_device
-        yield batch if data is None or batch.number == 0 else move(data.batch(0))
-        if data is not None and data.plan is not None and self.on_nonfinite == "skip":
-            yield from (move(data.batch(number)) for number in range(1, len(data.plan)))
 
     def _named(self, windows: list[Window]) -> str:
         data = self.data
@@ -324,9 +309,9 @@ class RDModule(L.LightningModule):
         self.trainer.should_stop = True
 
     def _sum_counts(self) -> None:
-        run = self.accumulator
+        run, on = self.accumulator, self._sums_on
         counts = (run.num_residues, run.num_nonfinite, run.num_pieces)
-        sums = [int(count.to(self._sums_on).compute()) for count in counts]
+        sums = [int(count.to(on).compute()) for count in counts]
         self._residues_done, self.num_nonfinite, self.num_pieces = sums
 
     def context(self, seconds: float) -> dict[str, Any]:
