@@ -11,6 +11,7 @@ from .commands import Command, done, feed, srun, start_server
 from .conftest import random_sequences
 from .fitting.test_checkpoint import assert_same
 
+ON_CPU = ("trainer.accelerator=cpu", "trainer.precision=32-true")
 SMALL = ("fasta=x.fasta", "target=200K", "tokens_per_batch=128", "heldout=0.2")
 
 
@@ -38,7 +39,7 @@ def alone(folder) -> FitState:
 def test_two_tasks_read_once_and_write_one_folder(folder, alone, free_port):
     """The sequences come through a pipe, which a second reader would find without a writer."""
     feed(folder / "pipe.fasta", folder / "x.fasta")
-    arguments = ("fasta=pipe.fasta", *SMALL[1:], "trainer=ddp_cpu")
+    arguments = ("fasta=pipe.fasta", *SMALL[1:], "trainer=slurm", *ON_CPU)
     first, second = done(srun("fit", [folder] * 2, free_port, *arguments))
     assert "2 x cpu" in first and "head, moments and report" in first
     assert "sequences" not in second and "report" not in second
