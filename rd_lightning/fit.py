@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .cli.command import (
     is_given,
@@ -14,7 +14,7 @@ from .cli.command import (
     quiet_libraries,
     run_command,
 )
-from .errors import InputError, Terminated, reported_elsewhere
+from .errors import InputError, Terminated
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -36,8 +36,6 @@ def main() -> None:
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
-    from .fitting.output import is_complete
-
     module, data = _make_module(config), _make_data(config)
     if data.part_of > 1 and not is_given("out") and not is_sweep():
         raise InputError(
@@ -45,51 +43,79 @@ def fit(config: DictConfig) -> None:
             "side by side may not share one"
         )
     with output_folder(config) as folder:
-        try:
-            complete = is_complete(folder, config.resume, is_part=data.part_of > 1)
-        except InputError as error:
-            raise error if is_main_process() else reported_elsewhere(str(error)) from None
-        _fit_in(folder, config, module, data, complete)
+        _fit_in(folder, config, module, data)
 
 
-def _fit_in(
-    folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule, complete: bool
-) -> None:
+def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule) -> None:
     from .cli.trainer import make_trainer
+    from .families.download import download_missing
+    from .fitting.checkpoint import FitCheckpoint
+    from .fitting.output import CHECKPOINT
+    from .runtime.ddp import first_decides
+
+    saving = FitCheckpoint(folder / CHECKPOINT, config.checkpoint_minutes)
+    trainer = make_trainer(config.trainer, saving, root=folder)
+    todo: Literal["nothing", "solve", "stream"] = "nothing" if config.preflight else "stream"
+    problem = None
+
+    def prepare() -> None:
+        nonlocal todo
+        if is_main_process():
+            todo = _todo(folder, config, module, data, trainer)
+        else:
+            data.scan(trainer.strategy.root_device.type)
+        if todo == "stream":
+            download_missing(module.family, module.members, module.weights)
+
+    if todo == "stream" or is_main_process():
+        try:
+            data.scan_once(trainer, prepare)
+        except InputError as error:
+            problem = error
+    if config.preflight:
+        if problem is not None:
+            raise problem
+        return
+    todo = first_decides(trainer, todo, problem)
+    if todo == "stream" or (todo == "solve" and is_main_process()):
+        _stream_and_write(folder, config, module, data, trainer, saving)
+
+
+def _todo(
+    folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule, trainer: Trainer
+) -> Literal["nothing", "solve", "stream"]:
+    """Scan, say what is left to do, check it; on the first process alone, whose folder it is."""
     from .data.scan import SKIPPED
     from .display.console import plain_console, print_facts
     from .display.skipped import write_skipped
-    from .fitting.checkpoint import FitCheckpoint, check_resumed
-    from .fitting.output import CHECKPOINT, check_same_options
+    from .fitting.checkpoint import check_resumed
+    from .fitting.output import check_same_options, is_complete
     from .fitting.preflight import check_rooms, preflight_facts
 
     console = plain_console()
-    saving = FitCheckpoint(folder / CHECKPOINT, config.checkpoint_minutes)
-    trainer = make_trainer(config.trainer, saving, root=folder)
+    complete = is_complete(folder, config.resume, is_part=data.part_of > 1)
     earlier = _resumed(config.resume, folder)
     if earlier is not None:
         module.resume_from, data.batches_done = earlier, earlier.parts[0].batches_done
-    device = trainer.strategy.root_device
-    if is_main_process():
-        data.scan(device.type)
-        assert data.store is not None
-        print_facts(console, preflight_facts(module, data, trainer))
-        if earlier is not None:
-            # What is known before the weights are loaded; the module compares those too.
-            known = {**module.identity, "precision": str(trainer.precision)}
-            check_resumed(earlier, known, module.dims, data.part(data.batches_done))
-        if complete:
-            check_same_options(folder, module.solve_options)
-            console.print(f"complete already: {folder}", soft_wrap=True)
-            return
-        if config.preflight:
-            _more_preflight(console, module, data, trainer, folder)
-        if skipped := write_skipped(data.store, folder / SKIPPED):
-            console.print(f"skipped records: {skipped}", soft_wrap=True)
-        check_rooms(module, data, folder)
-    if config.preflight or complete:
-        return
-    _stream_and_write(folder, config, module, data, trainer, saving, earlier)
+    data.scan(trainer.strategy.root_device.type)
+    assert data.store is not None
+    print_facts(console, preflight_facts(module, data, trainer))
+    if earlier is not None:
+        # What is known before the weights are loaded; the module compares those too.
+        known = {**module.identity, "precision": str(trainer.precision)}
+        check_resumed(earlier, known, module.dims, data.part(data.batches_done))
+    if complete:
+        check_same_options(folder, module.solve_options)
+        console.print(f"complete already: {folder}", soft_wrap=True)
+        return "nothing"
+    if config.preflight:
+        _more_preflight(console, module, data, trainer, folder)
+    if skipped := write_skipped(data.store, folder / SKIPPED):
+        console.print(f"skipped records: {skipped}", soft_wrap=True)
+    check_rooms(module, data, folder)
+    if config.preflight:
+        return "nothing"
+    return "solve" if earlier is not None and earlier.parts[0].complete else "stream"
 
 
 def _stream_and_write(
@@ -99,7 +125,6 @@ def _stream_and_write(
     data: FastaDataModule,
     trainer: Trainer,
     saving: FitCheckpoint,
-    earlier: FitState | None,
 ) -> None:
     """The state is kept until all is written, whatever happens, and a message says where."""
     from .display.console import plain_console
@@ -107,11 +132,11 @@ def _stream_and_write(
     from .runtime.ddp import processes_end_together
     from .runtime.os_errors import explained
 
+    earlier = module.resume_from
     try:
         if earlier is not None and earlier.parts[0].complete:
             saving.saved = saving.path
-            if is_main_process():
-                _solve_only(module, data, earlier)
+            _solve_only(module, data, earlier)
         else:
             with processes_end_together(trainer):
                 trainer.fit(module, datamodule=data)

@@ -1,5 +1,7 @@
 """rd-fit as a scheduler starts it: several tasks, each with the variables of SLURM."""
 
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,19 @@ def alone(folder) -> FitState:
     return FitState.load(folder / "alone/moments.safetensors")
 
 
+def half(folder: Path, whole: FitState) -> FitState:
+    """The checkpoint of a run that was stopped by a signal."""
+    arguments = [*SMALL, "out=half", "checkpoint_minutes=0"]
+    task = Command("fit", arguments, folder, folder / "half.log")
+    while not (folder / "half/checkpoint.safetensors").exists():
+        assert task.wait(0.001) is None
+    task.kill(signal.SIGTERM)
+    done([task], 143)
+    state = FitState.load(folder / "half/checkpoint.safetensors")
+    assert 0 < state.num_rows < whole.num_rows
+    return state
+
+
 def test_two_tasks_read_once_and_write_one_folder(folder, alone, free_port):
     """The sequences come through a pipe, which a second reader would find without a writer."""
     feed(folder / "pipe.fasta", folder / "x.fasta")
@@ -46,3 +61,36 @@ def test_two_tasks_read_once_and_write_one_folder(folder, alone, free_port):
     (run,) = (folder / "rd-fit").iterdir()
     RDHead.from_pretrained(run / "head")
     assert_same(FitState.load(run / "moments.safetensors"), alone)
+
+
+def test_only_the_first_machine_has_the_checkpoint(folder, tmp_path_factory, alone, free_port):
+    """Two machines without a shared disk: the second has the sequences and nothing else."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "tmp").mkdir()
+    shutil.copy(folder / "x.fasta", other)
+    state = half(folder, alone)
+    (folder / "run").mkdir()
+    state.save(folder / "run/checkpoint.safetensors")
+    arguments = (*SMALL, "trainer=slurm", *ON_CPU, "out=run", "resume=auto")
+    first, _ = done(srun("fit", [folder, other], free_port, *arguments, per_node=1))
+    assert "done by an earlier run" in first
+    assert_same(FitState.load(folder / "run/moments.safetensors"), alone)
+    assert not (other / "run").exists()
+
+    # Again: the first one says that all is there, and the other one hears of it.
+    first, second = done(srun("fit", [folder, other], free_port, *arguments, per_node=1))
+    assert "complete already" in first and "complete" not in second
+
+    # Moments and no head: the first one solves.
+    shutil.rmtree(folder / "run/head")
+    done(srun("fit", [folder, other], free_port, *arguments, per_node=1))
+    RDHead.from_pretrained(folder / "run/head")
+
+
+def test_what_stops_the_first_machine_stops_the_others(folder, tmp_path_factory, alone, free_port):
+    other = tmp_path_factory.mktemp("other")
+    (other / "tmp").mkdir()
+    shutil.copy(folder / "x.fasta", other)
+    arguments = (*SMALL, "trainer=slurm", *ON_CPU, "out=alone")
+    first, second = done(srun("fit", [folder, other], free_port, *arguments, per_node=1), 1)
+    assert "holds a fit already" in first and "holds a fit already" not in second

@@ -19,7 +19,7 @@ from ..distillation.linalg import Solver
 from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
-from ..errors import InputError, check_choice
+from ..errors import InputError, check_choice, reported_elsewhere
 from ..families.backbone import load_backbones, weight_digests
 from ..families.family import Family, get_family
 from ..head.head import RDHead
@@ -181,7 +181,7 @@ class RDModule(L.LightningModule):
             "weights": weight_digests(self.backbones),
         }
         self.state.to(self.device)
-        if self.resume_from is not None and self.data is not None:
+        if self.data is not None:
             self._resume(self.resume_from, self.data)
 
     @property
@@ -193,15 +193,30 @@ class RDModule(L.LightningModule):
             "accumulate": self.accumulate,
         }
 
-    def _resume(self, state: FitState, data: FastaDataModule) -> None:
-        """Resume from a checkpoint: its moments on the first process, its shift on all."""
-        check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
-        data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
-        self._rows_before = state.num_rows
-        if self.global_rank == 0:
+    def _resume(self, state: FitState | None, data: FastaDataModule) -> None:
+        """Resume from the first process's checkpoint: its moments stay there, all have its shift.
+        The others need not see the file."""
+        problem, facts = None, None
+        if state is not None and self.global_rank == 0:
+            try:
+                check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
+                data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
+            except InputError as error:
+                problem = error
+            shift = None if state.shift is None else state.shift.cpu()
+            facts = (None if problem is None else str(problem), state.num_rows, shift)
+        facts = distributed.broadcast_object(facts)
+        if problem is not None:
+            raise problem
+        if facts is None:
+            return
+        said, self._rows_before, shift = facts
+        if said is not None:
+            raise reported_elsewhere(said)
+        if state is not None and self.global_rank == 0:
             self.state = state.to(self.device)
-        elif state.shift is not None:
-            self.state.set_shift_(state.shift.to(self.device))
+        elif shift is not None:
+            self.state.set_shift_(shift.to(self.device))
 
     def on_train_start(self) -> None:
         self._started, self._steps = time.perf_counter(), 0

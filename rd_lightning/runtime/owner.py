@@ -7,6 +7,7 @@ import glob
 import itertools
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +16,11 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from ..errors import InputError
+from .stopping import stop_if_told
 
 LOCK = ".lock"
+_POLL = 0.2
+"""Seconds between two looks at a lock that another process holds."""
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 """What file systems without flock answer."""
 
@@ -54,6 +58,19 @@ def unlock(path: Path, lock: BaseFileLock) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
     lock.release()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; while another process holds it, wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while (lock := try_lock(path)) is None:
+        stop_if_told()
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        unlock(path, lock)
 
 
 @contextmanager
