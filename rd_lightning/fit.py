@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,8 @@ def main() -> None:
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
+    if config.data.claim is not None and not config.preflight:
+        return _work(config)
     module, data = _make_module(config), _make_data(config)
     if data.part_of > 1 and not is_given("out") and not is_sweep():
         raise InputError(
@@ -44,6 +47,38 @@ def fit(config: DictConfig) -> None:
         )
     with output_folder(config) as folder:
         _fit_in(folder, config, module, data)
+
+
+def _work(config: DictConfig) -> None:
+    """One of several workers, each of which takes parts until none is left."""
+    from .cli.trainer import make_trainer
+    from .display.console import plain_console
+    from .fitting.claim import check_num_parts, check_same_fit, claimed_parts
+
+    folder = Path(str(config.data.claim))
+    if config.data.part is not None or config.resume is not None or is_given("out") or is_sweep():
+        raise InputError(
+            "data.claim has parts, folders and checkpoints of its own; leave out "
+            "data.part, out, resume and -m"
+        )
+    module, data = _make_module(config), _make_data(config)
+    trainer = make_trainer(config.trainer, root=folder)
+    if trainer.world_size > 1:
+        raise InputError("data.claim: a worker is one process; start one a device, each by itself")
+    plan = data.scan(trainer.strategy.root_device.type)
+    num_parts = check_num_parts(config.data.claim_parts, len(plan))
+    part = replace(data.part(0), of=num_parts, num_batches=0)
+    facts = {**module.identity, "precision": str(trainer.precision), **asdict(part)}
+    check_same_fit(folder, facts)
+    config.resume = "auto"
+    for number, part_folder in claimed_parts(folder, num_parts):
+        share, backbones = _make_data(config, f"{number}/{num_parts}"), module.backbones
+        share.store, share.plan = data.store, data.plan
+        module = _make_module(config)
+        module.backbones = backbones  # loaded once
+        _fit_in(part_folder, config, module, share)
+    done = f"all {num_parts} parts are done; add them up: rd-merge {folder}/*"
+    plain_console().print(done, soft_wrap=True)
 
 
 def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule) -> None:
@@ -167,7 +202,7 @@ def _say_what_was_done(
     from .fitting.summary import print_report
 
     if module.head is None:
-        done = f"part {config.data.part}: {module.moments.num_rows:,} residues"
+        done = f"part {data.part_index}/{data.part_of}: {module.moments.num_rows:,} residues"
         console.print(f"{done}; add the parts up with rd-merge")
     else:
         print_report(console, module.head.report)
@@ -198,12 +233,16 @@ def _make_module(config: DictConfig) -> RDModule:
     )
 
 
-def _make_data(config: DictConfig) -> FastaDataModule:
+def _make_data(config: DictConfig, part: str | None = None) -> FastaDataModule:
+    """Of a part in place of the configuration's."""
     from .families import family_from_config
     from .fitting.datamodule import FastaDataModule
 
     family = family_from_config(config.family)
-    return FastaDataModule(**config.data, tokenizer=family.tokenizer())
+    settings = {k: v for k, v in config.data.items() if not str(k).startswith("claim")}
+    if part is not None:
+        settings["part"] = part
+    return FastaDataModule(**settings, tokenizer=family.tokenizer())
 
 
 def _more_preflight(

@@ -26,6 +26,8 @@ _OF_DATA = (
     "seed",
     "num_workers",
     "store",
+    "claim",
+    "claim_parts",
 )
 _EMBED_HAS = (
     "fasta",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..errors import InputError
 
 PATHS: dict[str, tuple[str, ...]] = {
-    "fit": ("out", "data.fasta", "data.store", "family.weights", "resume"),
+    "fit": ("out", "data.fasta", "data.store", "data.claim", "family.weights", "resume"),
     "merge": ("out", "states"),
     "embed": ("out", "fasta", "store", "head", "topup", "family.weights"),
     "evaluate": (
