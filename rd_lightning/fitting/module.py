@@ -19,14 +19,14 @@ from ..distillation.linalg import Solver
 from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
-from ..errors import InputError, check_choice, reported_elsewhere
+from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.family import Family, get_family
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.provenance import versions
 from .accumulate import Accumulator
-from .checkpoint import check_resumed, ended_early
+from .checkpoint import check_resumed, ended_early, told_by_first
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .state import FitState, Part
@@ -193,27 +193,16 @@ class RDModule(L.LightningModule):
             "accumulate": self.accumulate,
         }
 
-    def _resume(self, state: FitState | None, data: FastaDataModule) -> None:
-        """Resume from the first process's checkpoint: its moments stay there, all have its shift.
-        The others need not see the file."""
-        problem, facts = None, None
-        if state is not None and self.global_rank == 0:
-            try:
-                check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
-                data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
-            except InputError as error:
-                problem = error
-            shift = None if state.shift is None else state.shift.cpu()
-            facts = (None if problem is None else str(problem), state.num_rows, shift)
-        facts = distributed.broadcast_object(facts)
-        if problem is not None:
-            raise problem
-        if facts is None:
-            return
-        said, self._rows_before, shift = facts
-        if said is not None:
-            raise reported_elsewhere(said)
-        if state is not None and self.global_rank == 0:
+    def _resume(self, saved: FitState | None, data: FastaDataModule) -> None:
+        """Resume from the first process's state: its moments stay there, all have its shift."""
+        state = saved if self.global_rank == 0 else None
+
+        def check(state: FitState) -> None:
+            check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
+            data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
+
+        self._rows_before, shift = told_by_first(state, check)
+        if state is not None:
             self.state = state.to(self.device)
         elif shift is not None:
             self.state.set_shift_(shift.to(self.device))
