@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from .cli.command import is_main_process, plain, quiet_libraries, run_command
+from .errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -27,21 +28,24 @@ def embed(config: DictConfig) -> None:
     # Here, not above: torch takes a second and Lightning three; --help and a typo should not.
     from .display.console import plain_console, print_facts
     from .embedding.job import EmbedJob
-    from .embedding.output import assemble, list_skipped
+    from .embedding.output import assemble, check_whole, list_skipped
     from .runtime.owner import owned_file
 
+    if config.assemble not in (True, False, "only"):
+        raise InputError(f"assemble is true, false or only, not {config.assemble!r}")
     console = plain_console()
     job = EmbedJob(_options(config))
+    if config.assemble == "only":
+        return _assemble_alone(console, job, preflight=config.preflight)
     with ExitStack() as stack:
         if is_main_process():
             if not config.preflight:
                 stack.enter_context(owned_file(job.out))
             job.refuse_used()
         run = _run(job, config, stack)
-        data = job.make_data(run.device_type)
-        if is_main_process():
-            data.scan()
-            print_facts(console, job.facts(run.shown))
+        job.make_data(run.device_type)
+        if is_main_process() or not config.preflight:
+            run.scan(lambda: print_facts(console, job.facts(run.shown)))
         if config.preflight:
             return
         model = run.make_model()
@@ -52,11 +56,45 @@ def embed(config: DictConfig) -> None:
         run(model)
         if not run.is_main:
             return
-        seconds = time.perf_counter() - started
+        pace = (model.num_pieces, time.perf_counter() - started)
+        if config.assemble:
+            assemble(job, metadata)
+            list_skipped(job)
+        else:
+            check_whole(job)
+    _say_what_was_done(console, job, *pace)
+    if config.assemble:
+        _say_where(console, job)
+    else:
+        console.print(f"vectors: {job.spool_folder}", soft_wrap=True)
+        console.print("write the output of them with assemble=only and the same settings")
+
+
+def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None:
+    """From the vectors of an earlier run to the output: no model is loaded."""
+    from .display.console import print_facts
+    from .embedding.output import assemble, list_skipped
+    from .runtime.owner import owned_file
+
+    if not is_main_process():
+        raise InputError("assemble=only is one process; start it once: srun --ntasks=1")
+    with nullcontext() if preflight else owned_file(job.out):
+        job.refuse_used()
+        job.make_data("cpu").scan()
+        metadata = job.metadata_of_spool()
+        print_facts(console, job.facts("none: the vectors are there"))
+        if preflight:
+            return
         assemble(job, metadata)
-        path = list_skipped(job)
-    _say_what_was_done(console, job, model.num_pieces, seconds)
-    if path:
+        list_skipped(job)
+    _say_what_was_done(console, job)
+    _say_where(console, job)
+
+
+def _say_where(console: Console, job: EmbedJob) -> None:
+    from .embedding.output import skipped_list
+
+    if (path := skipped_list(job)).exists():
         console.print(f"skipped records: {path}", soft_wrap=True)
     console.print(f"embeddings: {job.out}", soft_wrap=True)
 
@@ -81,7 +119,10 @@ def _run(job: EmbedJob, config: DictConfig, stack: ExitStack) -> RunAlone | RunU
     )
 
 
-def _say_what_was_done(console: Console, job: EmbedJob, num_pieces: int, seconds: float) -> None:
+def _say_what_was_done(
+    console: Console, job: EmbedJob, num_pieces: int = 0, seconds: float | None = None
+) -> None:
+    """``seconds`` that the models took, where they ran."""
     from .embedding.preflight import long_fact
 
     data, scan = job.data, job.data.store.summary
@@ -97,7 +138,7 @@ def _say_what_was_done(console: Console, job: EmbedJob, num_pieces: int, seconds
         console.print(f"long sequences: {long_fact(data)}")
     if num_pieces:
         console.print(f"{num_pieces:,} batches were divided for lack of memory")
-    if residues:
+    if residues and seconds is not None:
         rate = f"{residues / seconds:,.0f}"
         console.print(f"{residues:,} residues in {seconds:.1f} s ({rate} residues/s)")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .cli.command import (
     is_given,
@@ -14,7 +15,7 @@ from .cli.command import (
     quiet_libraries,
     run_command,
 )
-from .errors import InputError, Terminated, reported_elsewhere
+from .errors import InputError, Terminated
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -36,8 +37,8 @@ def main() -> None:
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
-    from .fitting.output import is_complete
-
+    if config.data.claim is not None and not config.preflight:
+        return _work(config)
     module, data = _make_module(config), _make_data(config)
     if data.part_of > 1 and not is_given("out") and not is_sweep():
         raise InputError(
@@ -45,51 +46,111 @@ def fit(config: DictConfig) -> None:
             "side by side may not share one"
         )
     with output_folder(config) as folder:
-        try:
-            complete = is_complete(folder, config.resume, is_part=data.part_of > 1)
-        except InputError as error:
-            raise error if is_main_process() else reported_elsewhere(str(error)) from None
-        _fit_in(folder, config, module, data, complete)
+        _fit_in(folder, config, module, data)
 
 
-def _fit_in(
-    folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule, complete: bool
-) -> None:
+def _work(config: DictConfig) -> None:
+    """One of several workers, each of which takes parts until none is left."""
     from .cli.trainer import make_trainer
+    from .display.console import plain_console
+    from .fitting.claim import check_num_parts, check_same_fit, claimed_parts
+
+    folder = Path(str(config.data.claim))
+    if config.data.part is not None or config.resume is not None or is_given("out") or is_sweep():
+        raise InputError(
+            "data.claim has parts, folders and checkpoints of its own; leave out "
+            "data.part, out, resume and -m"
+        )
+    module, data = _make_module(config), _make_data(config)
+    trainer = make_trainer(config.trainer, root=folder)
+    if trainer.world_size > 1:
+        raise InputError("data.claim: a worker is one process; start one a device, each by itself")
+    plan = data.scan(trainer.strategy.root_device.type)
+    num_parts = check_num_parts(config.data.claim_parts, len(plan))
+    part = replace(data.part(0), of=num_parts, num_batches=0)
+    facts = {**module.identity, "precision": str(trainer.precision), **asdict(part)}
+    check_same_fit(folder, facts)
+    config.resume = "auto"
+    for number, part_folder in claimed_parts(folder, num_parts):
+        share, backbones = _make_data(config, f"{number}/{num_parts}"), module.backbones
+        share.store, share.plan = data.store, data.plan
+        module = _make_module(config)
+        module.backbones = backbones  # loaded once
+        _fit_in(part_folder, config, module, share)
+    done = f"all {num_parts} parts are done; add them up: rd-merge {folder}/*"
+    plain_console().print(done, soft_wrap=True)
+
+
+def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule) -> None:
+    from .cli.trainer import make_trainer
+    from .families.download import download_missing
+    from .fitting.checkpoint import FitCheckpoint
+    from .fitting.output import CHECKPOINT
+    from .runtime.ddp import first_decides
+
+    saving = FitCheckpoint(folder / CHECKPOINT, config.checkpoint_minutes)
+    trainer = make_trainer(config.trainer, saving, root=folder)
+    todo: Literal["nothing", "solve", "stream"] = "nothing" if config.preflight else "stream"
+    problem = None
+
+    def prepare() -> None:
+        nonlocal todo
+        if is_main_process():
+            todo = _todo(folder, config, module, data, trainer)
+        else:
+            data.scan(trainer.strategy.root_device.type)
+        if todo == "stream":
+            download_missing(module.family, module.members, module.weights)
+
+    if todo == "stream" or is_main_process():
+        try:
+            data.scan_once(trainer, prepare)
+        except InputError as error:
+            problem = error
+    if config.preflight:
+        if problem is not None:
+            raise problem
+        return
+    todo = first_decides(trainer, todo, problem)
+    if todo == "stream" or (todo == "solve" and is_main_process()):
+        _stream_and_write(folder, config, module, data, trainer, saving)
+
+
+def _todo(
+    folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule, trainer: Trainer
+) -> Literal["nothing", "solve", "stream"]:
+    """Scan, say what is left to do, check it; on the first process alone, whose folder it is."""
     from .data.scan import SKIPPED
     from .display.console import plain_console, print_facts
     from .display.skipped import write_skipped
-    from .fitting.checkpoint import FitCheckpoint, check_resumed
-    from .fitting.output import CHECKPOINT, check_same_options
+    from .fitting.checkpoint import check_resumed
+    from .fitting.output import check_same_options, is_complete
     from .fitting.preflight import check_rooms, preflight_facts
 
     console = plain_console()
-    saving = FitCheckpoint(folder / CHECKPOINT, config.checkpoint_minutes)
-    trainer = make_trainer(config.trainer, saving, root=folder)
+    complete = is_complete(folder, config.resume, is_part=data.part_of > 1)
     earlier = _resumed(config.resume, folder)
     if earlier is not None:
         module.resume_from, data.batches_done = earlier, earlier.parts[0].batches_done
-    device = trainer.strategy.root_device
-    if is_main_process():
-        data.scan(device.type)
-        assert data.store is not None
-        print_facts(console, preflight_facts(module, data, trainer))
-        if earlier is not None:
-            # What is known before the weights are loaded; the module compares those too.
-            known = {**module.identity, "precision": str(trainer.precision)}
-            check_resumed(earlier, known, module.dims, data.part(data.batches_done))
-        if complete:
-            check_same_options(folder, module.solve_options)
-            console.print(f"complete already: {folder}", soft_wrap=True)
-            return
-        if config.preflight:
-            _more_preflight(console, module, data, trainer, folder)
-        if skipped := write_skipped(data.store, folder / SKIPPED):
-            console.print(f"skipped records: {skipped}", soft_wrap=True)
-        check_rooms(module, data, folder)
-    if config.preflight or complete:
-        return
-    _stream_and_write(folder, config, module, data, trainer, saving, earlier)
+    data.scan(trainer.strategy.root_device.type)
+    assert data.store is not None
+    print_facts(console, preflight_facts(module, data, trainer))
+    if earlier is not None:
+        # What is known before the weights are loaded; the module compares those too.
+        known = {**module.identity, "precision": str(trainer.precision)}
+        check_resumed(earlier, known, module.dims, data.part(data.batches_done))
+    if complete:
+        check_same_options(folder, module.solve_options)
+        console.print(f"complete already: {folder}", soft_wrap=True)
+        return "nothing"
+    if config.preflight:
+        _more_preflight(console, module, data, trainer, folder)
+    if skipped := write_skipped(data.store, folder / SKIPPED):
+        console.print(f"skipped records: {skipped}", soft_wrap=True)
+    check_rooms(module, data, folder)
+    if config.preflight:
+        return "nothing"
+    return "solve" if earlier is not None and earlier.parts[0].complete else "stream"
 
 
 def _stream_and_write(
@@ -99,7 +160,6 @@ def _stream_and_write(
     data: FastaDataModule,
     trainer: Trainer,
     saving: FitCheckpoint,
-    earlier: FitState | None,
 ) -> None:
     """The state is kept until all is written, whatever happens, and a message says where."""
     from .display.console import plain_console
@@ -107,11 +167,11 @@ def _stream_and_write(
     from .runtime.ddp import processes_end_together
     from .runtime.os_errors import explained
 
+    earlier = module.resume_from
     try:
         if earlier is not None and earlier.parts[0].complete:
             saving.saved = saving.path
-            if is_main_process():
-                _solve_only(module, data, earlier)
+            _solve_only(module, data, earlier)
         else:
             with processes_end_together(trainer):
                 trainer.fit(module, datamodule=data)
@@ -142,7 +202,7 @@ def _say_what_was_done(
     from .fitting.summary import print_report
 
     if module.head is None:
-        done = f"part {config.data.part}: {module.moments.num_rows:,} residues"
+        done = f"part {data.part_index}/{data.part_of}: {module.moments.num_rows:,} residues"
         console.print(f"{done}; add the parts up with rd-merge")
     else:
         print_report(console, module.head.report)
@@ -173,12 +233,16 @@ def _make_module(config: DictConfig) -> RDModule:
     )
 
 
-def _make_data(config: DictConfig) -> FastaDataModule:
+def _make_data(config: DictConfig, part: str | None = None) -> FastaDataModule:
+    """Of a part in place of the configuration's."""
     from .families import family_from_config
     from .fitting.datamodule import FastaDataModule
 
     family = family_from_config(config.family)
-    return FastaDataModule(**config.data, tokenizer=family.tokenizer())
+    settings = {k: v for k, v in config.data.items() if not str(k).startswith("claim")}
+    if part is not None:
+        settings["part"] = part
+    return FastaDataModule(**settings, tokenizer=family.tokenizer())
 
 
 def _more_preflight(

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -26,6 +27,29 @@ PRELOADED = [
 ]
 QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
 """Variables of a command that a test starts: one thread, no network, lines of one width."""
+
+
+def slurm_variables(rank: int, tasks: int, port: int, *, per_node: int = 0) -> dict[str, str]:
+    """What srun sets for a task of a job step on this machine, as far as the commands read it.
+
+    Args:
+        per_node: tasks a node, all of which are this machine; all of them by default.
+    """
+    per_node = per_node or tasks
+    return {
+        "SLURM_JOB_ID": "77",
+        "SLURM_STEP_ID": "0",
+        "SLURM_JOB_NAME": "job",
+        "SLURM_NODELIST": "localhost",
+        "SLURM_NNODES": str(tasks // per_node),
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_NTASKS_PER_NODE": str(per_node),
+        "SLURM_PROCID": str(rank),
+        "SLURM_NODEID": str(rank // per_node),
+        "SLURM_LOCALID": str(rank % per_node),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
 
 
 class Command:
@@ -105,3 +129,35 @@ def _run(
         import_module(f"rd_lightning.{name}").main()
     finally:
         atexit._run_exitfuncs()  # a forked process ends without
+
+
+HANG = 120
+"""Seconds after which a task counts as one that hangs; it takes five."""
+
+
+def srun(
+    name: str, folders: Sequence[Path], port: int, *arguments: str, per_node: int = 0
+) -> list[Command]:
+    """The tasks of a job step of SLURM, one a folder, in which it runs, side by side."""
+    tasks = []
+    for rank, folder in enumerate(folders):
+        variables = slurm_variables(rank, len(folders), port, per_node=per_node)
+        variables["TMPDIR"] = str(folder / "tmp")
+        tasks.append(Command(name, arguments, folder, folder / f"task{rank}.log", variables))
+    return tasks
+
+
+def done(tasks: Sequence[Command], status: int = 0) -> list[str]:
+    """What each said, when all have ended with that status."""
+    statuses = [task.wait(HANG) for task in tasks]
+    said = [task.said() for task in tasks]
+    for task in tasks:
+        task.kill(signal.SIGKILL)
+    assert statuses == [status] * len(tasks), said
+    return said
+
+
+def feed(pipe: Path, file: Path) -> None:
+    """Make a named pipe that gives the file's content once: a second reader finds no writer."""
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=(file.read_bytes(),), daemon=True).start()

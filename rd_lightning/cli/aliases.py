@@ -25,6 +25,9 @@ _OF_DATA = (
     "tokens_per_batch",
     "seed",
     "num_workers",
+    "store",
+    "claim",
+    "claim_parts",
 )
 _EMBED_HAS = (
     "fasta",
@@ -34,6 +37,7 @@ _EMBED_HAS = (
     "on_nucleotides",
     "tokens_per_batch",
     "num_workers",
+    "store",
 )
 _EVALUATE_HAS = ("max_residues", "tokens_per_batch")
 _RUN = {"device": "trainer", "precision": "trainer.precision", "weights": "family.weights"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -217,10 +218,26 @@ def is_given(key: str) -> bool:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The configuration as JSON has it, interpolations resolved."""
-    from omegaconf import OmegaConf
+    """The configuration as JSON has it, interpolations resolved.
 
-    found = OmegaConf.to_container(config, resolve=True)
+    Raises:
+        InputError: a value is that of a variable of the environment which is not set.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationResolutionError
+
+    try:
+        found = OmegaConf.to_container(config, resolve=True)
+    except InterpolationResolutionError as error:
+        missing = re.search(r"Environment variable '(\w+)' not found", str(error))
+        if missing is None:
+            raise
+        advice = "give the value, or set the variable"
+        if missing[1].startswith("SLURM_"):
+            advice = "start the command with srun --nodes=N --ntasks-per-node=M, or give the value"
+        raise InputError(
+            f"{error.full_key} is that of the variable {missing[1]}, which is not set; {advice}"
+        ) from error
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
 

@@ -20,6 +20,7 @@ from .overrides import config_folder
 _NARROWEST, _WIDEST = 80, 120
 _COLUMN = 32  # where the meanings begin
 _NOW = re.compile(r"\$\{now:[^}]*\}")
+_VARIABLE = re.compile(r"\$\{oc\.decode:\$\{oc\.env:(\w+)\}\}")
 _END = """\
 --quiet (-q) prints warnings and errors alone; --verbose (-v) also the libraries' logs and
 tracebacks. -m runs a command for each of several values (regression=pcr,ols). --cfg job prints the
@@ -138,7 +139,7 @@ def _group(
 
 
 def _entry(name: str, meaning: str, width: int) -> list[str]:
-    name = "  " + _NOW.sub("DATE_TIME", name)
+    name = "  " + _VARIABLE.sub(r"\1", _NOW.sub("DATE_TIME", name))
     indent = " " * _COLUMN
     said = textwrap.wrap(meaning, width - _COLUMN, break_long_words=False, break_on_hyphens=False)
     if len(name) + 2 > _COLUMN:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from ..errors import InputError
 
 PATHS: dict[str, tuple[str, ...]] = {
-    "fit": ("out", "data.fasta", "family.weights", "resume"),
+    "fit": ("out", "data.fasta", "data.store", "data.claim", "family.weights", "resume"),
     "merge": ("out", "states"),
-    "embed": ("out", "fasta", "head", "topup", "family.weights"),
+    "embed": ("out", "fasta", "store", "head", "topup", "family.weights"),
     "evaluate": (
         "out",
         "fit",

@@ -11,12 +11,12 @@ from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 
 from ..display.progress_bar import ResidueProgressBar
 from ..errors import InputError
 from ..runtime.precision import resolved_precision
-from .command import is_main_process
+from .command import is_main_process, plain
 from .targets import check_targets
 
 WHOLE: dict[str, tuple[object, ...]] = {
@@ -40,7 +40,7 @@ def make_trainer(config: DictConfig, *callbacks: Callback, root: Path) -> L.Trai
         InputError: the trainer cannot be made, would not run over all of the data, or has a
             ``_target_`` that is refused, see :func:`rd_lightning.cli.targets.check_targets`.
     """
-    check_targets(OmegaConf.to_container(config, resolve=True))
+    check_targets(plain(config))
     for key, whole in WHOLE.items():
         # 1 is one batch, 1.0 is all of them.
         if key in config and (config[key], type(config[key])) not in [(w, type(w)) for w in whole]:

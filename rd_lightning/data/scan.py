@@ -53,6 +53,7 @@ def scan_fasta(
     path: str | os.PathLike,
     *,
     folder: str | os.PathLike | None = None,
+    keep: bool = False,
     on_invalid: Literal["raise", "skip"] = "raise",
     on_nucleotides: Literal["raise", "read"] = "raise",
     ids: IdRule = ANY_ID,
@@ -63,6 +64,7 @@ def scan_fasta(
         path: see :func:`rd_lightning.data.fasta.read_records`; of a folder, its FASTA files one
             after another, see :func:`rd_lightning.data.fasta.fasta_files`.
         folder: of the store; a new temporary folder by default.
+        keep: whether the folder stays when the store is closed.
         on_invalid: what a record that cannot be used (see :func:`rd_lightning.data.fasta.clean`;
             also one whose id breaks the rule of ``ids``) does: "raise", or "skip", which writes it
             to ``skipped.tsv`` in the folder.
@@ -84,7 +86,7 @@ def scan_fasta(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return SequenceStore(folder, summary, owned=True)
+    return SequenceStore(folder, summary, owned=not keep)
 
 
 class _Scan:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import DataLoader
 
+from ..data.kept import kept_scan
 from ..data.scan import ANY_ID, IdRule, scan_fasta
 from ..data.sharding import Shard, ShardedBatches
 from ..data.store import SequenceStore
 from ..data.tokenizer import Tokenizer
 from ..data.unique import Unique, find_unique
 from ..errors import InputError
+from ..runtime.owner import locked
 from ..runtime.temporary import temporary_folder
 from .plan import EmbedPlan, EmbedSettings
 from .sequence_batch import make_sequence_batch
@@ -31,6 +33,8 @@ class EmbedData:
         on_nucleotides: "raise" or "read", for a file that seems to hold DNA or RNA.
         ids: the rule for the records' ids.
         num_workers: of the data loader.
+        store: folder in which the scan is kept for later runs and other machines, see
+            :func:`rd_lightning.data.kept.kept_scan`; by default it is temporary.
 
     Attributes:
         todo: numbers of the plan's batches that are not done.
@@ -47,26 +51,28 @@ class EmbedData:
         on_nucleotides: Literal["raise", "read"] = "raise",
         ids: IdRule = ANY_ID,
         num_workers: int = 0,
+        store: str | os.PathLike | None = None,
     ) -> None:
         self.fasta, self.settings, self.tokenizer = Path(fasta), settings, tokenizer
         self.on_invalid: Literal["raise", "skip"] = on_invalid
         self.on_nucleotides: Literal["raise", "read"] = on_nucleotides
         self.ids, self.num_workers = ids, num_workers
+        self.kept_in = None if store is None else Path(store)
         self.rank, self.world_size = 0, 1
         self._store: SequenceStore | None = None
 
     def scan(self) -> SequenceStore:
         """Read and check the file, find equal sequences, plan; once."""
         if self._store is None:
-            self.use(
-                scan_fasta(
-                    self.fasta,
-                    folder=temporary_folder(),
-                    on_invalid=self.on_invalid,
-                    on_nucleotides=self.on_nucleotides,
-                    ids=self.ids,
-                )
-            )
+            policy: dict[str, Any] = {
+                "on_invalid": self.on_invalid,
+                "on_nucleotides": self.on_nucleotides,
+                "ids": self.ids,
+            }
+            if self.kept_in is None:
+                self.use(scan_fasta(self.fasta, folder=temporary_folder(), **policy))
+            else:
+                self.use(kept_scan(self.kept_in, self.fasta, held=locked, **policy))
         return self.store
 
     def use(self, store: SequenceStore) -> None:
@@ -82,6 +88,11 @@ class EmbedData:
                 f"{self.fasta}: every sequence is longer than max_residues="
                 f"{self.settings.max_residues} and long=skip leaves none"
             )
+
+    @property
+    def scanned(self) -> bool:
+        """Whether the sequences are known."""
+        return self._store is not None
 
     @property
     def store(self) -> SequenceStore:

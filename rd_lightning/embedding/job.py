@@ -57,6 +57,7 @@ class EmbedOptions:
     ids: Ids = "first_word"
     tokens_per_batch: int | None = None
     num_workers: int = 0
+    store: str | None = None
     family: Mapping[str, Any] = field(default_factory=lambda: {"name": None, "weights": None})
 
 
@@ -146,6 +147,7 @@ class EmbedJob:
             on_nucleotides=self.options.on_nucleotides,
             ids=self.id_rule,
             num_workers=self.options.num_workers,
+            store=self.options.store,
         )
         return self.data
 
@@ -229,6 +231,15 @@ class EmbedJob:
         if self.topup:
             self.topup.check_weights(weights)
         return {
+            **self._known_metadata(),
+            "weights": weights,
+            "precision": precision,
+            "versions": versions(),
+        }
+
+    def _known_metadata(self) -> dict[str, Any]:
+        """What of :meth:`metadata` is known without the models."""
+        return {
             "kind": "embeddings",
             "family": self.family.name,
             "levels": list(self.levels),
@@ -236,12 +247,9 @@ class EmbedJob:
             "width": self.width,
             "poolings": list(self.poolings),
             "dtype": dtype_name(self.dtype),
-            "head_digest": model.head.digest(),
-            "weights": weights,
+            "head_digest": self.head.truncate(self.levels[-1]).digest(),
             "settings": self.settings,
             "fasta_digest": self.data.store.summary.digest,
-            "precision": precision,
-            "versions": versions(),
         }
 
     def prepare_spool(self, metadata: Mapping[str, Any]) -> bool:
@@ -254,6 +262,17 @@ class EmbedJob:
             "topup": None if self.topup is None else self.topup.metadata,
         }
         return Spool.prepare(self.spool_folder, manifest)
+
+    def metadata_of_spool(self) -> dict[str, Any]:
+        """:meth:`metadata` as the run that filled the spool wrote it down.
+
+        Raises:
+            InputError: there is no spool, or it is of another run.
+        """
+        topup = None if self.topup is None else self.topup.metadata
+        known = {**self._known_metadata(), "topup": topup}
+        found = Spool.check(self.spool_folder, known)
+        return {k: found[k] for k in (*self._known_metadata(), "weights", "precision", "versions")}
 
     def open_spool(self, rank: int = 0) -> Spool:
         lengths = np.where(self.kept, self.data.plan.lengths, 0)

@@ -78,10 +78,11 @@ class EmbedDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
         self.data.rank, self.data.world_size = self.trainer.global_rank, self.trainer.world_size
-        store = once_per_machine(
-            self.trainer, self.data.scan, lambda store: str(store.folder), SequenceStore.open
-        )
-        self.data.use(store)
+        if not self.data.scanned:
+            store = once_per_machine(
+                self.trainer, self.data.scan, lambda store: str(store.folder), SequenceStore.open
+            )
+            self.data.use(store)
 
     def predict_dataloader(self) -> DataLoader:
         assert self.trainer is not None

@@ -77,17 +77,11 @@ def assemble(job: EmbedJob, metadata: Mapping[str, Any]) -> None:
     then the spool is removed.
 
     Raises:
-        InputError: vectors are missing, because another process ended early, or the output cannot
-            be written; a second run with the same settings resumes.
+        InputError: vectors are missing, see :func:`check_whole`, or the output cannot be written;
+            a second run with the same settings resumes.
     """
+    check_whole(job)
     spool = job.open_spool()
-    missing = int((job.kept & ~spool.done()).sum())
-    if missing:
-        spool.close()
-        raise InputError(
-            f"{missing:,} of {int(job.kept.sum()):,} sequences are not there: a process ended "
-            "early; run the same command again to resume"
-        )
     try:
         _write_records(job, spool, metadata)
     except OSError as error:
@@ -97,6 +91,20 @@ def assemble(job: EmbedJob, metadata: Mapping[str, Any]) -> None:
             "and run the same command again"
         ) from error
     spool.remove()
+
+
+def check_whole(job: EmbedJob) -> None:
+    """Raise InputError if the spool lacks vectors, because a process ended early or still runs."""
+    spool = job.open_spool()
+    missing = np.flatnonzero(job.kept & ~spool.done())
+    spool.close()
+    if len(missing):
+        raise InputError(
+            f"{job.spool_folder}: the vectors of {len(missing):,} of {int(job.kept.sum()):,} "
+            f"distinct sequences are missing, such as {job.data.name(int(missing[0]))}: a process "
+            "has ended early, or still runs; run the same command again to resume "
+            "(of assemble=only, that with assemble=false)"
+        )
 
 
 def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> None:
@@ -127,4 +135,9 @@ def list_skipped(job: EmbedJob) -> Path | None:
     data = job.data
     problem = f"longer than {data.settings.max_residues} residues (long=skip)"
     long = [(i, problem) for i in range(len(data.store)) if not data.embedded(i)]
-    return write_skipped(data.store, job.out.with_name(f"{job.out.name}.{SKIPPED}"), long)
+    return write_skipped(data.store, skipped_list(job), long)
+
+
+def skipped_list(job: EmbedJob) -> Path:
+    """Where that list is."""
+    return job.out.with_name(f"{job.out.name}.{SKIPPED}")

@@ -69,6 +69,11 @@ class RunAlone:
         self.device_type, self.precision = device.device.type, device.precision
         self.shown = f"1 x {self.device_type}, {self.precision}"
 
+    def scan(self, then: Callable[[], None]) -> None:
+        """The sequences, and then what else is done before the run."""
+        self.job.data.scan()
+        then()
+
     def make_model(self) -> NestedModel:
         """The backbones and the head, on the device."""
         return self.job.make_model(NestedModel).to(self.device.device)
@@ -117,6 +122,26 @@ class RunUnderTrainer:
     def is_main(self) -> bool:
         """Whether this process writes the output."""
         return self.trainer.is_global_zero
+
+    def scan(self, then: Callable[[], None]) -> None:
+        """The sequences, once a machine, and then on the first process what else is done before
+        the others go on. Before the process group exists, whose collectives time out."""
+        from ..data.store import SequenceStore
+        from ..runtime.ddp import once_per_machine
+
+        data = self.job.data
+
+        def scan() -> SequenceStore:
+            store = data.scan()
+            if self.is_main:
+                then()
+            return store
+
+        data.use(
+            once_per_machine(
+                self.trainer, scan, lambda store: str(store.folder), SequenceStore.open
+            )
+        )
 
     def make_model(self) -> NestedModel:
         """The backbones and the head, as a LightningModule."""

@@ -70,7 +70,24 @@ class Spool:
             folder.mkdir(parents=True)
             write_json(path, manifest)
             return False
-        found = read_json(path, f"remove {folder} and run the command again")
+        Spool.check(folder, manifest)
+        return True
+
+    @staticmethod
+    def check(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole manifest of the folder.
+
+        Args:
+            manifest: what it has to hold; the rest is not compared.
+
+        Raises:
+            InputError: there is none, it is damaged, or of another run; what differs is named.
+        """
+        path = folder / MANIFEST
+        if not path.exists():
+            raise InputError(f"{folder}: no vectors there; compute them with assemble=false")
+        whole = read_json(path, f"remove {folder} and run the command again")
+        found = {key: whole.get(key) for key in manifest}
         wanted = json.loads(json.dumps(manifest))
         differing = differences(found, wanted, names=("there", "now"))
         if differing:
@@ -78,7 +95,7 @@ class Spool:
                 f"{folder} is of an unfinished run with other settings ({'; '.join(differing)}); "
                 "finish that run, remove the folder, or choose another out"
             )
-        return True
+        return whole
 
     def done(self) -> np.ndarray:
         """(n,) bool: which sequences are there.

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import InputError, reason
 from ..runtime.files import atomic_path
+from ..runtime.owner import locked
 from .family import Family, Member
 
 FAIR_ESM = "https://dl.fbaipublicfiles.com/fair-esm/models"
@@ -38,10 +39,11 @@ def downloaded(member: Member) -> Path:
         return path
     url = f"{FAIR_ESM}/{path.name}"
     try:
-        with atomic_path(path) as temporary:
-            torch.hub.download_url_to_file(url, str(temporary), progress=False)
-            if not zipfile.is_zipfile(temporary):
-                raise OSError("what came is cut short, or no checkpoint")
+        # The processes of a run begin at once; the others find the file when they have the lock.
+        with locked(path.with_name(f".{path.name}.lock")):
+            if path.is_file():
+                return path
+            _download(url, path)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise InputError(
             f"the weights of ESM-2 {member.name} are not in {path.parent} and could not be "
@@ -49,6 +51,22 @@ def downloaded(member: Member) -> Path:
             "of yours and name it: family.weights=DIR"
         ) from error
     return path
+
+
+def _download(url: str, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        torch.hub.download_url_to_file(url, str(temporary), progress=False)
+        if not zipfile.is_zipfile(temporary):
+            raise OSError("what came is cut short, or no checkpoint")
+
+
+def download_missing(family: Family, members: Iterable[Member], weights: object) -> None:
+    """Download the weights that :func:`to_download` names."""
+    members = list(members)
+    missing = to_download(family, members, weights)
+    for member in members:
+        if member.name in missing:
+            downloaded(member)
 
 
 def to_download(family: Family, members: Iterable[Member], weights: object) -> dict[str, int]:

@@ -7,15 +7,16 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, reported_elsewhere
 from ..runtime import distributed
 from ..runtime.os_errors import explained
 from ..runtime.provenance import differences
@@ -201,3 +202,32 @@ def check_resumed(
     )
     if differing:
         raise InputError(f"resume: the state is of another run: {'; '.join(differing)}")
+
+
+def told_by_first(
+    state: FitState | None, check: Callable[[FitState], None]
+) -> tuple[int, Tensor | None]:
+    """Residues and shift of the state that the first process resumes from, on all processes: the
+    others need not see its file. (0, None) where it begins anew. A collective.
+
+    Args:
+        state: what the first process has read.
+        check: raises InputError if it is not of this run.
+
+    Raises:
+        InputError: that; on the other processes, marked as reported by another one.
+    """
+    problem, shift = None, None
+    if state is not None:
+        try:
+            check(state)
+        except InputError as error:
+            problem = error
+        shift = None if state.shift is None else state.shift.cpu()
+    told = None if problem is None else str(problem), state.num_rows if state else 0, shift
+    said, num_rows, shift = distributed.broadcast_object(told)
+    if problem is not None:
+        raise problem
+    if said is not None:
+        raise reported_elsewhere(said)
+    return num_rows, shift

@@ -13,6 +13,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from ..data.batch import Batch
+from ..data.kept import kept_scan
 from ..data.scan import scan_fasta
 from ..data.sharding import Shard, ShardedBatches, parse_part
 from ..data.store import SequenceStore
@@ -22,7 +23,9 @@ from ..display.console import StreamProgress
 from ..errors import InputError, check_choice
 from ..families.builtin import sample_fasta
 from ..families.esm2 import esm_tokenizer
+from ..runtime import distributed
 from ..runtime.ddp import once_per_machine
+from ..runtime.owner import locked
 from ..runtime.temporary import temporary_folder
 from .plan import BatchPlan, PlanSettings, planned_batch
 from .state import Part
@@ -44,6 +47,8 @@ class FastaDataModule(L.LightningDataModule):
         tokenizer: the family's; ESM-2's by default.
         num_workers: of the data loader.
         part: "i/n", one of n shares of the batches, for runs that are merged afterwards.
+        store: folder in which the scan is kept for later runs and other machines, see
+            :func:`rd_lightning.data.kept.kept_scan`; by default it is temporary.
         num_sequences, heldout, num_groups, max_residues, long, seed: see
             :class:`rd_lightning.fitting.plan.PlanSettings`.
 
@@ -74,6 +79,7 @@ class FastaDataModule(L.LightningDataModule):
         tokenizer: Tokenizer | None = None,
         num_workers: int = 0,
         part: str | None = None,
+        store: str | os.PathLike | None = None,
     ) -> None:
         super().__init__()
         self.fasta = Path(fasta) if fasta is not None else sample_fasta()
@@ -82,6 +88,7 @@ class FastaDataModule(L.LightningDataModule):
         self.on_invalid: Literal["raise", "skip"] = on_invalid
         self.on_nucleotides: Literal["raise", "read"] = on_nucleotides
         self.part_index, self.part_of = parse_part(part)
+        self.kept_in = None if store is None else Path(store)
         self.batches_done = 0
         self.tokens_per_batch = tokens_per_batch
         self.num_workers = num_workers
@@ -102,15 +109,18 @@ class FastaDataModule(L.LightningDataModule):
         """Read and check the file, once, and plan the batches for a kind of device.
 
         Raises:
-            InputError: see :func:`rd_lightning.data.scan.scan_fasta`.
+            InputError: see :func:`rd_lightning.data.scan.scan_fasta` and
+                :func:`rd_lightning.data.kept.kept_scan`.
         """
         if self.store is None:
-            self.store = scan_fasta(
-                self.fasta,
-                folder=temporary_folder(),
-                on_invalid=self.on_invalid,
-                on_nucleotides=self.on_nucleotides,
-            )
+            policy: dict[str, Any] = {
+                "on_invalid": self.on_invalid,
+                "on_nucleotides": self.on_nucleotides,
+            }
+            if self.kept_in is None:
+                self.store = scan_fasta(self.fasta, folder=temporary_folder(), **policy)
+            else:
+                self.store = kept_scan(self.kept_in, self.fasta, held=locked, **policy)
         return self._make_plan(device_type)
 
     def _make_plan(self, device_type: str) -> BatchPlan:
@@ -126,17 +136,27 @@ class FastaDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
-        device_type = self.trainer.strategy.root_device.type
+        if self.store is None:
+            self.scan_once(self.trainer)
+        self._make_plan(self.trainer.strategy.root_device.type)
+        self.batches_done = distributed.broadcast_object(self.batches_done)
 
-        def scan() -> SequenceStore:
-            self.scan(device_type)
+    def scan_once(self, trainer: L.Trainer, scan: Callable[[], Any] | None = None) -> None:
+        """Scan on the first process of a machine, and open on the others what it scanned; before
+        the process group exists or in it.
+
+        Args:
+            scan: what the first one does, :meth:`scan` among it; by default that alone.
+        """
+
+        def make() -> SequenceStore:
+            self.scan(trainer.strategy.root_device.type) if scan is None else scan()
             assert self.store is not None
             return self.store
 
         self.store = once_per_machine(
-            self.trainer, scan, lambda store: str(store.folder), SequenceStore.open
+            trainer, make, lambda store: str(store.folder), SequenceStore.open
         )
-        self._make_plan(device_type)
 
     @property
     def shard(self) -> Shard:

@@ -27,7 +27,7 @@ from ..runtime import distributed
 from ..runtime.memory import free_memory
 from ..runtime.provenance import versions
 from .accumulate import Accumulator
-from .checkpoint import Saved, check_resumed, ended_early
+from .checkpoint import Saved, check_resumed, ended_early, told_by_first
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .shift import first_batches, shared_shift
@@ -183,7 +183,7 @@ class RDModule(L.LightningModule):
             "weights": weight_digests(self.backbones),
         }
         self.state.to(self.device)
-        if self.resume_from is not None and self.data is not None:
+        if self.data is not None:
             self._resume(self.resume_from, self.data)
 
     @property
@@ -195,15 +195,19 @@ class RDModule(L.LightningModule):
             "accumulate": self.accumulate,
         }
 
-    def _resume(self, state: FitState, data: FastaDataModule) -> None:
-        """Resume from a checkpoint: its moments on the first process, its shift on all."""
-        check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
-        data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
-        self._rows_before = state.num_rows
-        if self.global_rank == 0:
+    def _resume(self, saved: FitState | None, data: FastaDataModule) -> None:
+        """Resume from the first process's state: its moments stay there, all have its shift."""
+        state = saved if self.global_rank == 0 else None
+
+        def check(state: FitState) -> None:
+            check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
+            data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
+
+        self._rows_before, shift = told_by_first(state, check)
+        if state is not None:
             self.state = state.to(self.device)
-        elif state.shift is not None:
-            self.state.set_shift_(state.shift.to(self.device))
+        elif shift is not None:
+            self.state.set_shift_(shift.to(self.device))
 
     def on_train_start(self) -> None:
         self._started, self._steps = time.perf_counter(), 0

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..errors import InputError, reported_elsewhere
-from . import distributed
+from .files import read_json, write_json
+from .provenance import digest_of
+from .stopping import stop_if_told
+from .temporary import find_temporary, temporary_folder
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -21,6 +28,13 @@ _GONE = re.compile(
     r"gloo.*(Connection (closed|reset)|Broken pipe|Socket closed)|remote process", re.I
 )
 """What gloo and NCCL say of a process that is not there any more."""
+_RUN = (
+    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
+    *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
+)
+"""Variables that tell the runs of a scheduler apart."""
+_START_SECONDS, _POLL = 600.0, 0.2
+"""How long a process waits for the first one of its machine to begin; between two looks."""
 
 
 class FrozenDDPStrategy(DDPStrategy):
@@ -73,7 +87,8 @@ def once_per_machine(
 ) -> T:
     """What ``make`` gives on the first process of a machine; opened by the others.
 
-    A collective. All processes hear of an error, or they would wait for each other.
+    The others wait for a file in the folder for temporary files, not in a collective, which ends
+    after half an hour. It needs no process group.
 
     Args:
         make: makes something that has a place on the machine's disk.
@@ -84,23 +99,73 @@ def once_per_machine(
         InputError: ``make``'s own, on the process that called it; on the others, one that is
             marked as reported by another process.
     """
-    if not distributed.is_distributed():
+    if trainer.world_size == 1:
         return make()
-    error, made = None, None
-    if trainer.local_rank == 0:
-        try:
-            made = make()
-        except InputError as problem:
-            error = problem
-    where = None if made is None else place(made)
-    found: list[tuple[int, str | None, str | None]] = [None] * distributed.world_size()  # type: ignore[list-item]
-    dist.all_gather_object(found, (trainer.node_rank, where, error and str(error)))
-    if error is not None:
-        raise error
-    if problems := [message for _, _, message in found if message]:
-        raise reported_elsewhere(problems[0])
-    if made is None:
-        here = [path for node, path, _ in found if node == trainer.node_rank and path]
-        made = open_(here[0])
-    trainer.strategy.barrier("open on every process")
+    name = f"made-{_run_digest(trainer)}"
+    if trainer.local_rank != 0:
+        return open_(_wait_for(name))
+    note = temporary_folder() / name
+    note.touch()  # from here on the others see whether this process lives
+    try:
+        made = make()
+    except InputError as error:
+        write_json(note, {"error": str(error)})
+        raise
+    write_json(note, {"place": place(made)})
     return made
+
+
+_times = itertools.count()
+
+
+def _run_digest(trainer: Trainer) -> str:
+    """The same on the processes of a machine, other in each run and at each call."""
+    environment = trainer.strategy.cluster_environment  # pyright: ignore[reportAttributeAccessIssue]
+    where = (environment.main_address, environment.main_port, trainer.node_rank)
+    return digest_of([*where, next(_times), *map(os.environ.get, _RUN)], num_bytes=16)
+
+
+def _wait_for(name: str) -> str:
+    """The place in the note of that name, once it is written."""
+    seen, until = False, time.monotonic() + _START_SECONDS
+    while seen or time.monotonic() < until:
+        stop_if_told()
+        note = find_temporary(name)
+        if note is None and seen:
+            break
+        seen = note is not None
+        if note is not None and note.stat().st_size:
+            said = read_json(note, "start the run again")
+            if "error" in said:
+                raise reported_elsewhere(said["error"])
+            return said["place"]
+        time.sleep(_POLL)
+    raise InputError(
+        "the first process of this run on this machine has "
+        + ("ended" if seen else f"not begun within {_START_SECONDS / 60:.0f} minutes")
+        + "; its message or log says why (all processes of a machine need one TMPDIR)"
+    )
+
+
+def first_decides(trainer: Trainer, value: T, problem: InputError | None = None) -> T:
+    """The first process's value on all that a scheduler started, or a problem that any of them has.
+
+    A collective, which makes the process group. Processes that Lightning itself starts do not take
+    part: they are there only when the first one goes on.
+
+    Raises:
+        InputError: the problem; on the other processes, marked as reported by another one.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size == 1 or isinstance(environment, LightningEnvironment):
+        if problem is not None:
+            raise problem
+        return value
+    trainer.strategy.setup_environment()
+    found: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(found, (value, None if problem is None else str(problem)))
+    if problem is not None:
+        raise problem
+    if problems := [message for _, message in found if message]:
+        raise reported_elsewhere(problems[0])
+    return found[0][0]

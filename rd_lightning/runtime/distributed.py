@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_distributed(group: Any = None) -> bool:
@@ -27,6 +29,15 @@ def broadcast_(tensor: Tensor, source: int, group: Any = None) -> Tensor:
     if is_distributed(group):
         dist.broadcast(tensor, group=group, group_src=source)
     return tensor
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's value on every rank; without a process group, the value itself."""
+    if not is_distributed():
+        return value
+    found = [value]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def rank(group: Any = None) -> int:

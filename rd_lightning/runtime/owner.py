@@ -7,27 +7,34 @@ import glob
 import itertools
 import os
 import socket
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, SoftFileLock, Timeout
 
 from ..errors import InputError
+from .stopping import stop_if_told
 
 LOCK = ".lock"
+LEASE = 120.0
+"""Seconds after which a claim without flock, whose holder gave no sign of life, is void."""
+_POLL = 0.2
+"""Seconds between two looks at a lock that another process holds."""
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 """What file systems without flock answer."""
 
 
-def try_lock(path: Path) -> BaseFileLock | None:
+def try_lock(path: Path, soft: Callable[..., BaseFileLock] = SoftFileLock) -> BaseFileLock | None:
     """The lock of a file, which is made; None where another process holds it.
 
     The kernel gives it back when the process ends, however it ends. On a file system without flock
-    the file itself is the lock, and one of a dead process of this machine is taken over.
+    the file itself is the lock, of the kind ``soft``; by default, one of a dead process of this
+    machine is taken over.
     """
-    for kind in (FileLock, SoftFileLock):
+    for kind in (FileLock, soft):
         lock = kind(path)
         try:
             with warnings.catch_warnings():
@@ -36,7 +43,7 @@ def try_lock(path: Path) -> BaseFileLock | None:
         except Timeout:
             return None
         except OSError as error:
-            if kind is SoftFileLock or error.errno not in _NO_FLOCK:
+            if kind is soft or error.errno not in _NO_FLOCK:
                 raise
             continue
         if not path.exists():  # its owner removed it while it was opened here
@@ -54,6 +61,19 @@ def unlock(path: Path, lock: BaseFileLock) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
     lock.release()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file; while another process holds it, wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while (lock := try_lock(path)) is None:
+        stop_if_told()
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        unlock(path, lock)
 
 
 @contextmanager
@@ -78,6 +98,35 @@ def owned(folder: Path, *, fresh: bool = False) -> Iterator[Path]:
             yield folder
     finally:
         _remove_empty(made)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether the folder is this process's inside, because no other one has it. It is made, and
+    what a killed process had begun to write there is removed.
+
+    The kernel gives a claim back when the process ends, however it ends. On a file system without
+    flock the holder writes to the lock every LEASE / 3 seconds, and whoever sees it unchanged for
+    LEASE seconds takes it over; ask again and again for that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = try_lock(folder / LOCK, soft=_lease)
+    if lock is None:
+        yield False
+        return
+    try:
+        _remove_partial(folder, ".*")
+        yield True
+    finally:
+        if isinstance(lock, SoftFileLease):  # which removes its file, if it is still its own
+            lock.release()
+        else:
+            unlock(folder / LOCK, lock)
+
+
+def _lease(path: Path) -> BaseFileLock:
+    """One object a path: it remembers since when it has seen the file unchanged."""
+    return SoftFileLease(path, lease_duration=LEASE, is_singleton=True)
 
 
 @contextmanager

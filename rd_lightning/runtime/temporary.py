@@ -36,6 +36,13 @@ def temporary_folder() -> Path:
     return folder
 
 
+def find_temporary(name: str) -> Path | None:
+    """The file of that name in the temporary folder of a living process."""
+    place = Path(tempfile.gettempdir())
+    _remove_orphans(place)
+    return next(iter(place.glob(f"{PREFIX}*/{name}")), None)
+
+
 def remove_temporary(folder: Path) -> None:
     """Remove a folder that :func:`temporary_folder` made."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -101,7 +101,7 @@ def test_a_typo_is_led_to_either_spelling_but_to_one_of_them():
     assert "did you mean fasta" in misspelt_override("fit", ["fastaa=x"])
     assert "data.fasta " not in misspelt_override("fit", ["fastaa=x"])
     assert "'rd-fit --help' lists all keys" in misspelt_override("fit", ["zzzzz=1"])
-    assert "+trainer.num_nodes=2" in misspelt_override("fit", ["trainer.num_nodes=2"])
+    assert "+trainer.max_time=1" in misspelt_override("fit", ["trainer.max_time=1"])
 
 
 def test_a_value_with_signs_of_hydras_is_told_how_to_be_quoted():

@@ -2,16 +2,21 @@
 
 import signal
 
+import hydra
 import lightning
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from rd_lightning import FrozenDDPStrategy
 from rd_lightning.cli import command
+from rd_lightning.cli.overrides import config_folder, misspelt_override
 from rd_lightning.cli.trainer import make_trainer
 from rd_lightning.embedding.runner import one_device
 from rd_lightning.errors import InputError
 from rd_lightning.runtime.stopping import raise_stopped, signals_handled
+
+from ..commands import slurm_variables
 
 CPU = {"_target_": "lightning.Trainer", "accelerator": "cpu", "devices": 1}
 LEAVE_OUT = [
@@ -68,6 +73,40 @@ def test_who_is_the_main_process(monkeypatch, variables, main):
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
     assert command.is_main_process() is main
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The trainer of rd-fit's configuration."""
+    with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra.compose("fit", list(overrides)).trainer
+
+
+@pytest.mark.parametrize("preset", ["ddp", "ddp_cpu"])
+def test_machines_are_a_setting(tmp_path, monkeypatch, preset):
+    assert misspelt_override("fit", [f"trainer={preset}", "trainer.num_nodes=2"]) is None
+    assert misspelt_override("embed", [f"trainer={preset}", "trainer.num_nodes=2"]) is None
+    more = ["trainer.num_nodes=2", "trainer.devices=3", "trainer.accelerator=cpu"]
+    trainer = make_trainer(composed(f"trainer={preset}", *more), root=tmp_path)
+    assert (trainer.num_nodes, trainer.world_size) == (2, 6)
+
+
+def test_under_slurm_the_job_step_says_how_many(tmp_path, monkeypatch):
+    for key, value in slurm_variables(5, 6, 29500, per_node=3).items():
+        monkeypatch.setenv(key, value)
+    config = composed("trainer=slurm", "trainer.accelerator=cpu")
+    trainer = make_trainer(config, root=tmp_path)
+    assert (trainer.num_nodes, trainer.num_devices, trainer.world_size) == (2, 3, 6)
+    assert (trainer.global_rank, trainer.node_rank, trainer.local_rank) == (5, 1, 2)
+    assert isinstance(trainer.strategy, FrozenDDPStrategy)
+
+
+def test_without_slurm_its_preset_says_what_is_missing(tmp_path):
+    with pytest.raises(InputError) as raised:
+        make_trainer(composed("trainer=slurm"), root=tmp_path)
+    assert str(raised.value) == (
+        "trainer.devices is that of the variable SLURM_NTASKS_PER_NODE, which is not set; start "
+        "the command with srun --nodes=N --ntasks-per-node=M, or give the value"
+    )
 
 
 def test_signals_are_the_commands_in_every_moment_of_a_run(tmp_path):

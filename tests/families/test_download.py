@@ -1,10 +1,15 @@
 """How much ESM-2 takes is known before it comes."""
 
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from rd_lightning.families import get_family
-from rd_lightning.families.download import to_download
+from rd_lightning.families.download import download_missing, to_download
+from rd_lightning.runtime import owner
 
 PUBLISHED = {"8M": 30.1e6, "35M": 134e6, "150M": 595e6, "650M": 2.61e9, "3B": 5.68e9, "15B": 30.3e9}
 """Bytes of fair-esm's checkpoints."""
@@ -21,3 +26,28 @@ def test_what_is_missing_and_how_large_it_is(tmp_path, monkeypatch):
     assert to_download(family, family.members, tmp_path) == {}
     mini = get_family("mini")
     assert to_download(mini, mini.members, None) == {}
+
+
+def test_processes_that_begin_at_once_download_once(tmp_path, monkeypatch):
+    """In threads, each of which opens the lock for itself; all find the whole file."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setattr(owner, "_POLL", 0.01)
+    asked = []
+
+    def fetch(url, path, progress):
+        asked.append(url)
+        time.sleep(0.3)
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("data", url)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    family = get_family("esm2")
+    with ThreadPoolExecutor(4) as threads:
+        runs = [
+            threads.submit(download_missing, family, family.members[:2], None) for _ in range(4)
+        ]
+        for run in runs:
+            run.result()
+    assert sorted(asked) == sorted(set(asked)) and len(asked) == 2
+    assert to_download(family, family.members[:2], None) == {}
+    assert not list((tmp_path / "checkpoints").glob(".*"))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import filelock
 import pytest
@@ -114,3 +115,64 @@ def test_a_file_in_the_way_is_an_error_with_its_path(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="file"), owned(tmp_path / "file" / "out"):
         pass
+
+
+CLAIM = """
+import errno, sys, time
+from pathlib import Path
+from rd_lightning.runtime import owner
+
+class NoFlock:
+    def __init__(self, path): pass
+    def acquire(self, timeout): raise OSError(errno.ENOSYS, "no flock")
+
+if sys.argv[2] == "no flock":
+    owner.FileLock, owner.LEASE = NoFlock, 0.6
+with owner.claimed(Path(sys.argv[1])) as mine:
+    print(mine, flush=True)
+    time.sleep(60)
+"""
+
+
+class NoFlock:
+    def __init__(self, path):
+        pass
+
+    def acquire(self, timeout):
+        raise OSError(errno.ENOSYS, "no flock")
+
+
+def claims(folder) -> bool:
+    with owner.claimed(folder) as mine:
+        return mine
+
+
+@pytest.mark.parametrize("kind", ["flock", "no flock"])
+def test_a_claim_lasts_as_long_as_its_process(tmp_path, monkeypatch, kind):
+    """Without flock: as long as it gives signs of life, and LEASE seconds more."""
+    if kind == "no flock":
+        monkeypatch.setattr(owner, "FileLock", NoFlock)
+        monkeypatch.setattr(owner, "LEASE", 0.6)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(tmp_path / "part"), kind],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            assert not claims(tmp_path / "part")
+            time.sleep(0.05)
+    finally:
+        holder.kill()
+        holder.wait()
+    (tmp_path / "part" / ".moments.safetensors.1.partial").touch()
+    killed = time.monotonic()
+    while not claims(tmp_path / "part"):
+        assert time.monotonic() < killed + 30
+        time.sleep(0.05)
+    assert os.listdir(tmp_path / "part") == []
+    assert claims(tmp_path / "part")
