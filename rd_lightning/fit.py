@@ -72,11 +72,12 @@ def _work(config: DictConfig) -> None:
     check_same_fit(folder, facts)
     config.resume = "auto"
     for number, part_folder in claimed_parts(folder, num_parts):
-        share, backbones = _make_data(config, f"{number}/{num_parts}"), module.backbones
+        share = _make_data(config, f"{number}/{num_parts}")
         share.store, share.plan = data.store, data.plan
-        module = _make_module(config)
-        module.backbones = backbones  # loaded once
-        _fit_in(part_folder, config, module, share)
+        module.configure_model()  # loads the models, once; a fit lets go of those that it has
+        part_module = _make_module(config)
+        part_module.backbones = module.backbones
+        _fit_in(part_folder, config, part_module, share)
     done = f"all {num_parts} parts are done; add them up: rd-merge {folder}/*"
     plain_console().print(done, soft_wrap=True)
 
