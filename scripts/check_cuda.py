@@ -16,6 +16,7 @@ import torch
 from rd_lightning import JointMoments, fit_chain
 from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.linalg import eigh_descending
+from rd_lightning.runtime.host_copies import HostCopies
 
 DIMS = [64, 128, 256]
 
@@ -74,6 +75,27 @@ def check_eigh() -> str:
     return f"2,048 columns, largest eigenvalue {values[0].item():.4g}"
 
 
+def check_host_copies() -> str:
+    """Copies are begun without a wait, and are right whatever the device computes meanwhile."""
+    copies, expected, waits = HostCopies(torch.device("cuda", 0), 2), [], []
+    source = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            source = torch.tanh(source @ source)
+            expected.append(source)
+            waits.append(copies.start({"rows": source, "finite": source.isfinite().all(dim=1)}))
+            source = source.clone().mul_(2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = [wait() for wait in waits]
+    for copy, original in zip(found, expected, strict=True):
+        assert copy["rows"].is_pinned() and copy["rows"].device.type == "cpu"
+        assert torch.equal(copy["rows"], original.cpu()) and bool(copy["finite"].all())
+    return "2 copies beside products, none waited for the device"
+
+
 def check_command(trainer: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -92,7 +114,7 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("not run: no CUDA device")
         return 0
-    checks = [check_moments, check_no_host_sync, check_chain, check_eigh]
+    checks = [check_moments, check_no_host_sync, check_chain, check_eigh, check_host_copies]
     failed = 0
     for check in [*checks, lambda: check_command("gpu"), lambda: check_command("ddp")]:
         name = getattr(check, "__name__", "rd-fit").removeprefix("check_")
