@@ -25,6 +25,7 @@ from rd_lightning.families import get_family, sample_fasta
 from rd_lightning.families.backbone import ATTENTION, load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.forward import TokenBudget, embed_in_pieces
+from rd_lightning.runtime.host_copies import HostCopies
 from rd_lightning.runtime.precision import AUTOCAST, autocast, resolved_precision
 
 DIMS = [64, 128, 256]
@@ -82,6 +83,27 @@ def check_eigh() -> str:
     values, vectors = eigh_descending(x.T @ x)
     assert vectors.device.type == "cuda"
     return f"2,048 columns, largest eigenvalue {values[0].item():.4g}"
+
+
+def check_host_copies() -> str:
+    """Copies are begun without a wait, and are right whatever the device computes meanwhile."""
+    copies, expected, waits = HostCopies(torch.device("cuda", 0), 2), [], []
+    source = torch.randn(4096, 4096, device="cuda")
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            source = torch.tanh(source @ source)
+            expected.append(source)
+            waits.append(copies.start({"rows": source, "finite": source.isfinite().all(dim=1)}))
+            source = source.clone().mul_(2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    found = [wait() for wait in waits]
+    for copy, original in zip(found, expected, strict=True):
+        assert copy["rows"].is_pinned() and copy["rows"].device.type == "cpu"
+        assert torch.equal(copy["rows"], original.cpu()) and bool(copy["finite"].all())
+    return "2 copies beside products, none waited for the device"
 
 
 def check_precision() -> str:
@@ -207,6 +229,7 @@ def main() -> int:
         check_no_host_sync,
         check_chain,
         check_eigh,
+        check_host_copies,
         check_precision,
         check_attention,
         check_encode,

@@ -17,6 +17,7 @@ from rd_lightning.embedding.nested_model import NestedModel
 from rd_lightning.runtime.owner import owned_file
 
 from .conftest import clean_environment, family_rows, random_sequences
+from .fake_cuda import fake_cuda  # noqa: F401  (a fixture)
 
 SETTINGS = ("head=head", "fasta=x.fasta", "tokens_per_batch=256", "level=200K")
 
@@ -61,11 +62,19 @@ def vectors(path: str) -> dict[str, np.ndarray]:
         return {id: file["per-protein"][id][:] for id in file["per-protein"]}
 
 
+@pytest.fixture(params=["at once", "by a thread"])
+def written(request) -> str:
+    """How vectors are: on a CPU, and as on a GPU."""
+    if request.param == "by a thread":
+        request.getfixturevalue("fake_cuda")
+    return request.param.replace(" ", "-")
+
+
 @pytest.mark.parametrize("trainer", ["cpu", "lightning"])
 @pytest.mark.parametrize(
     ("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGHUP", 129), ("SIGINT", 130)]
 )
-def test_a_signal_ends_it_in_order(rd_embed, monkeypatch, name, status, trainer):
+def test_a_signal_ends_it_in_order(rd_embed, monkeypatch, name, status, trainer, written):
     predict, seen = NestedModel.predict, []
 
     def stopped(self, batch, name_of):
@@ -74,7 +83,7 @@ def test_a_signal_ends_it_in_order(rd_embed, monkeypatch, name, status, trainer)
             os.kill(os.getpid(), signal.Signals[name])
         return predict(self, batch, name_of)
 
-    out = f"{name}-{trainer}.h5"
+    out = f"{name}-{trainer}-{written}.h5"
     setting = ("+trainer.limit_predict_batches=1.0",) if trainer == "lightning" else ()
     with monkeypatch.context() as patch:
         patch.setattr(NestedModel, "predict", stopped)
@@ -105,7 +114,7 @@ def test_settings_that_leave_data_out_are_refused(rd_embed):
     assert not Path("less.h5").exists()
 
 
-def test_an_error_of_the_system_is_a_line(rd_embed, monkeypatch):
+def test_an_error_of_the_system_is_a_line(rd_embed, monkeypatch, written):
     status, said = rd_embed("out=x.fasta/emb.h5")
     assert status == 1
     assert "x.fasta: Not a directory" in said
@@ -115,10 +124,28 @@ def test_an_error_of_the_system_is_a_line(rd_embed, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        status, said = rd_embed("out=full.h5")
+        status, said = rd_embed(f"out=full-{written}.h5")
     assert status == 1
     assert "full.h5.unfinished: No space left on device; make room there" in said
-    assert rd_embed("out=full.h5")[0] == 0
+    assert rd_embed(f"out=full-{written}.h5")[0] == 0
+
+
+@pytest.mark.parametrize("trainer", ["cpu", "lightning"])
+def test_nan_is_a_line_that_names_the_record(rd_embed, monkeypatch, trainer, written):
+    predict, bad = NestedModel.predict, []
+
+    def overflown(self, batch, name_of):
+        found = predict(self, batch, name_of)
+        if batch.number == 3:
+            found["residue"][batch.offsets[1]] = float("nan")
+            bad.append(name_of(batch.sequences[1]))
+        return found
+
+    setting = ("+trainer.limit_predict_batches=1.0",) if trainer == "lightning" else ()
+    monkeypatch.setattr(NestedModel, "predict", overflown)
+    status, said = rd_embed(f"out=nan-{trainer}-{written}.h5", "pooling=residue", *setting)
+    assert status == 1
+    assert f"NaN or infinity in the residue vectors of {bad[0]} as float32; fix the" in said
 
 
 @pytest.mark.slow

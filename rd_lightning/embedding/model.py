@@ -17,8 +17,8 @@ from ..runtime.ddp import once_per_machine
 from ..runtime.stopping import stop_if_told
 from .dataset import EmbedData
 from .nested_model import NestedModel
-from .output import Recorder
 from .pooling import Pooling
+from .recorder import Recorder
 from .sequence_batch import SequenceBatch
 
 
@@ -133,3 +133,9 @@ class RecorderCallback(Callback):
         if self.recorder is not None:
             self.recorder.close()
         trainer.strategy.barrier("all vectors are on disk")
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if self.recorder is not None:
+            self.recorder.__exit__(type(exception), exception, None)

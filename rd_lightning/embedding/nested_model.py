@@ -285,7 +285,9 @@ class NestedModel(PushToHub, nn.Module):
     ) -> dict[Pooling, Tensor]:
         device = self.device
         for piece in batch.pieces:
-            piece.tokens, piece.rows = piece.tokens.to(device), piece.rows.to(device)
+            # Not waited for: the loader pins them, and the batch before may still be computed.
+            piece.tokens = piece.tokens.to(device, non_blocking=True)
+            piece.rows = piece.rows.to(device, non_blocking=True)
         first = 0 if known is None else known.num_members
 
         def count(pieces: int) -> None:
