@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .family import Family, Member
+from .holding import check_autocast
+from .holding import hold as hold_weights
 
 _SAMPLE = 1 << 16
 
@@ -26,12 +28,38 @@ class Backbone(nn.Module):
     def __init__(self, family: Family, member: Member, model: nn.Module) -> None:
         super().__init__()
         self.family, self.member, self.model = family, member, model
+        self.held: torch.dtype | None = None
+        """Autocast's dtype, in which the weights of linear layers are held; None: in float32."""
+        self._digest: str | None = None
         self.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, family: Family, member: Member, weights: Path | None = None) -> Backbone:
-        """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`)."""
-        return cls(family, member, family.load(member, weights))
+    def load(
+        cls,
+        family: Family,
+        member: Member,
+        weights: Path | None = None,
+        *,
+        hold: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Backbone:
+        """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`).
+
+        Args:
+            hold: autocast's dtype, for weights of linear layers in it (see
+                :func:`rd_lightning.families.holding.hold`); the backbone then runs only under that
+                autocast. None: all weights in float32.
+            device: where the weights go.
+        """
+        # Where another device is the default, as in Lightning's configure_model, files would be
+        # read to it, and transformers would ask for accelerate.
+        with torch.device("cpu"):
+            backbone = cls(family, member, (family.stored or family.load)(member, weights))
+        if hold is not None:
+            backbone.held, backbone._digest = hold, backbone.digest()
+        if hold is not None or family.stored is not None:
+            hold_weights(backbone.model, hold or torch.float32, device=device)
+        return backbone.to(device)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in eval mode: dropout and batch statistics would make the embeddings other ones."""
@@ -40,12 +68,23 @@ class Backbone(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "batch length"], *, padded: bool = True
     ) -> Float[Tensor, "batch length width"]:
-        """Embeddings of every token, special ones included; at padding they mean nothing."""
+        """Embeddings of every token, special ones included; at padding they mean nothing.
+
+        Raises:
+            InputError: the weights are held in a dtype, and autocast is off or of another.
+        """
+        if self.held is not None:
+            check_autocast(self.held, tokens.device.type, self.member.name)
         return self.family.encode(self.model, tokens, padded=padded)
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
-        evenly spaced, so that it is fast for billions of parameters."""
+        evenly spaced, so that it is fast for billions of parameters.
+
+        Of weights that are held in another dtype it is the one taken before they were rounded: one
+        checkpoint has one digest, whatever it is held in."""
+        if self._digest is not None:
+            return self._digest
         hasher = hashlib.blake2b(digest_size=16)
         for name, tensor in self.model.state_dict().items():
             flat = tensor.detach().flatten()
@@ -56,10 +95,17 @@ class Backbone(nn.Module):
 
 
 def load_backbones(
-    family: Family, members: tuple[Member, ...], weights: Path | None = None
+    family: Family,
+    members: tuple[Member, ...],
+    weights: Path | None = None,
+    *,
+    hold: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
 ) -> nn.ModuleDict:
-    """Several members, by name."""
-    backbones = {m.name: Backbone.load(family, m, weights) for m in members}
+    """Several members, by name; arguments as of :meth:`Backbone.load`."""
+    backbones = {
+        m.name: Backbone.load(family, m, weights, hold=hold, device=device) for m in members
+    }
     return nn.ModuleDict({module_key(name): b for name, b in backbones.items()})
 
 
