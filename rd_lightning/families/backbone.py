@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .family import Family, Member
 from .holding import check_autocast
 from .holding import hold as hold_weights
+from .streamed import stream
 
 _SAMPLE = 1 << 16
 
@@ -41,6 +42,7 @@ class Backbone(nn.Module):
         weights: Path | None = None,
         *,
         hold: torch.dtype | None = None,
+        streamed: bool = False,
         device: torch.device | str = "cpu",
     ) -> Backbone:
         """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`).
@@ -49,16 +51,21 @@ class Backbone(nn.Module):
             hold: autocast's dtype, for weights of linear layers in it (see
                 :func:`rd_lightning.families.holding.hold`); the backbone then runs only under that
                 autocast. None: all weights in float32.
+            streamed: whether the weights of the layers stay in host memory and are copied to the
+                device as they are needed (see
+                :class:`rd_lightning.families.streamed.StreamedLayers`).
             device: where the weights go.
         """
         # Where another device is the default, as in Lightning's configure_model, files would be
         # read to it, and transformers would ask for accelerate.
         with torch.device("cpu"):
             backbone = cls(family, member, (family.stored or family.load)(member, weights))
-        if hold is not None:
-            backbone.held, backbone._digest = hold, backbone.digest()
-        if hold is not None or family.stored is not None:
-            hold_weights(backbone.model, hold or torch.float32, device=device)
+            if hold is not None or streamed:
+                backbone.held, backbone._digest = hold, backbone.digest()
+            if streamed:
+                stream(backbone.model, hold or torch.float32)
+            if hold is not None or family.stored is not None:
+                hold_weights(backbone.model, hold or torch.float32, device=device)
         return backbone.to(device)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -81,8 +88,8 @@ class Backbone(nn.Module):
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
         evenly spaced, so that it is fast for billions of parameters.
 
-        Of weights that are held in another dtype it is the one taken before they were rounded: one
-        checkpoint has one digest, whatever it is held in."""
+        Of weights that are held in another dtype or streamed it is the one taken before: one
+        checkpoint has one digest, whatever becomes of its weights."""
         if self._digest is not None:
             return self._digest
         hasher = hashlib.blake2b(digest_size=16)
@@ -100,13 +107,16 @@ def load_backbones(
     weights: Path | None = None,
     *,
     hold: torch.dtype | None = None,
+    streamed: Collection[str] = (),
     device: torch.device | str = "cpu",
 ) -> nn.ModuleDict:
-    """Several members, by name; arguments as of :meth:`Backbone.load`."""
-    backbones = {
-        m.name: Backbone.load(family, m, weights, hold=hold, device=device) for m in members
-    }
-    return nn.ModuleDict({module_key(name): b for name, b in backbones.items()})
+    """Several members, by name; ``streamed`` names those whose layers are. See
+    :meth:`Backbone.load`."""
+    loaded = (
+        Backbone.load(family, m, weights, hold=hold, streamed=m.name in streamed, device=device)
+        for m in members
+    )
+    return nn.ModuleDict({module_key(backbone.member.name): backbone for backbone in loaded})
 
 
 def weight_digests(backbones: nn.ModuleDict) -> dict[str, str]:
