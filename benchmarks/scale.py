@@ -26,6 +26,7 @@ from rd_lightning.data.scan import scan_fasta
 from rd_lightning.data.windows import NUM_SPECIAL_TOKENS
 from rd_lightning.distillation.moments import PANEL
 from rd_lightning.families import ESM2, Member
+from rd_lightning.families.memory import Work, place
 
 from .timing import machine
 
@@ -102,6 +103,8 @@ class Measured:
 
 
 ASSUMED, MEASURED = Assumed(), Measured()
+CONTEXT = 5e8
+"""Bytes of a card that a driver and a context take."""
 
 
 # Operations: two a multiply-add.
@@ -335,7 +338,7 @@ def state_table() -> str:
 
 
 def memory_table(device: Device = H100) -> str:
-    """Device memory that does not depend on the batch, and host memory of loading."""
+    """Device memory that does not depend on the batch."""
     rows = []
     for target in TARGETS:
         members = ESM2.up_to(target)
@@ -349,7 +352,6 @@ def memory_table(device: Device = H100) -> str:
                 shown(4 * state, "B"),
                 f"{fixed / device.memory:.0%}",
                 f"{(weights / 2 + 4 * state) / device.memory:.0%}",
-                shown(8 * weights, "B"),
             ]
         )
     headings = [
@@ -358,8 +360,24 @@ def memory_table(device: Device = H100) -> str:
         "two states and their copies",
         "both, of 80 GB",
         "with bfloat16 weights",
-        "host, while 8 processes load",
     ]
+    return table(headings, rows)
+
+
+def card_table(memories: Sequence[int] = (16, 24, 48, 80)) -> str:
+    """What family.offload=auto chooses for a fit in bf16-mixed, by the memory of a card in GB."""
+    work = Work(ASSUMED.tokens_per_batch, num_states=2, hold=torch.bfloat16)
+    rows = []
+    for target in ("650M", "3B", "15B"):
+        members = ESM2.up_to(target)
+        row = [target]
+        for memory in memories:
+            found = place(members, "auto", work, int(memory * 1e9 - CONTEXT))
+            where = " and ".join(found.streamed) + " streamed" if found.streamed else "all there"
+            row.append(f"{where}: {shown(found.needed, 'B')}")
+        least = place(members, "layers", work, None)
+        rows.append([*row, f"{shown(least.needed, 'B')}, host {shown(least.host, 'B')}"])
+    headings = ["target", *(f"{memory} GB" for memory in memories), "family.offload=layers"]
     return table(headings, rows)
 
 
@@ -456,6 +474,7 @@ TABLES = {
     "Forward passes": member_table,
     "Moments and head": state_table,
     "Memory": memory_table,
+    "Cards": card_table,
     "Solve, on one CPU core": solve_table,
     "Host": host_table,
     "Hours of a fit": hours_table,

@@ -41,7 +41,7 @@ def embed(config: DictConfig) -> None:
         data = job.make_data(run.device_type)
         if is_main_process():
             data.scan()
-            print_facts(console, job.facts(run.shown))
+            print_facts(console, job.facts(run.shown, run.placement))
         if config.preflight:
             return
         model = run.make_model()

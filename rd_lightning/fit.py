@@ -169,6 +169,7 @@ def _make_module(config: DictConfig) -> RDModule:
         level_widths=config.keep,
         accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
+        offload=config.family.get("offload", "auto"),
         **config.regression,
     )
 

@@ -18,6 +18,7 @@ from ..errors import InputError, check_choice, check_whole
 from ..families.backbone import load_backbones, weight_digests
 from ..families.family import Family, members_of
 from ..families.hugging_face import family_from_config
+from ..families.memory import Offload, Placement, Work, free_memory, place
 from ..fitting.output import Fitted, read_fit
 from ..head.report import family_of
 from ..runtime.provenance import differences
@@ -142,6 +143,24 @@ class EvaluateJob:
         name = self.options.family["name"] or family_of(self.fitted.head.report, self.options.fit)
         return family_from_config({**self.options.family, "name": name})
 
+    @property
+    def offload(self) -> Offload:
+        return self.options.family.get("offload", "auto")
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the weights go, decided before they are loaded."""
+        assert self.fitted is not None
+        head, device = self.fitted.head, _device(self.options.device)
+        members = members_of(self.family, head.names, head.member_dims)
+        work = Work(self.options.tokens_per_batch or stream_tokens(device.type))
+        return place(members, self.offload, work, free_memory(device))
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether an assay is left to be embedded."""
+        return self.fitted is not None and not all(map(self.folder.done, self.assays))
+
     @cached_property
     def _loaded(self) -> tuple[torch.nn.ModuleDict, dict[str, str]]:
         """The backbones, and the digests of their weights, which are the fit's."""
@@ -149,7 +168,15 @@ class EvaluateJob:
         weights, head = self.options.family.get("weights"), self.fitted.head
         members = members_of(self.family, head.names, head.member_dims)
         folder = None if weights is None else Path(weights)
-        backbones = load_backbones(self.family, members, folder).to(_device(self.options.device))
+        device, placement = _device(self.options.device), self.placement
+        backbones = load_backbones(
+            self.family,
+            members,
+            folder,
+            hold=placement.work.hold,
+            streamed=placement.streamed,
+            device=device,
+        )
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(
@@ -230,7 +257,7 @@ class EvaluateJob:
     def prepare(self) -> None:
         """All that can still go wrong, or takes long, before the first assay is scored."""
         _ = self.representations, self.refits
-        if self.fitted is not None and not all(map(self.folder.done, self.assays)):
+        if self.runs_models:
             _ = self.embedder
         self.folder.begin(self.manifest)
 

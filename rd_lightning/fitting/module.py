@@ -20,8 +20,9 @@ from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
-from ..families.backbone import load_backbones, weight_digests
+from ..families.backbone import weight_digests
 from ..families.family import Family, get_family
+from ..families.memory import OFFLOADS, Offload
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.provenance import versions
@@ -30,6 +31,7 @@ from .checkpoint import check_resumed, ended_early
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .state import FitState, Part
+from .weights import fit_placement, load_weights
 
 
 class RDModule(L.LightningModule):
@@ -52,6 +54,8 @@ class RDModule(L.LightningModule):
         accumulate: arithmetic of the moments, see :class:`rd_lightning.JointMoments`.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
             way it never reaches the moments.
+        offload: "none": the weights are on the device; "layers": those of the layers stay in host
+            memory, copied as needed; "auto": those of as few members as the device's memory needs.
 
     Attributes:
         state: moments by group, held out, and of what; global after the fit.
@@ -88,6 +92,7 @@ class RDModule(L.LightningModule):
         level_widths: Sequence[int] | None = None,
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
+        offload: Offload = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -96,6 +101,8 @@ class RDModule(L.LightningModule):
         self.weights = None if weights is None else Path(weights)
         check_choice("on_nonfinite", on_nonfinite, ("raise", "skip"))
         self.on_nonfinite: Literal["raise", "skip"] = on_nonfinite
+        check_choice("offload", offload, OFFLOADS)
+        self.offload: Offload = offload
         self.solve_options: dict[str, Any] = {
             "regression": regression,
             "num_components": num_components,
@@ -159,16 +166,10 @@ class RDModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.backbones is not None:
             return
-        # One process of a machine first, so that a download happens once.
-        first = self._trainer is None or self.trainer.local_rank == 0
-        try:
-            if first:
-                self.backbones = load_backbones(self.family, self.members, self.weights)
-        finally:
-            if self._trainer is not None:
-                self.trainer.strategy.barrier("weights are on this machine")
-        if not first:
-            self.backbones = load_backbones(self.family, self.members, self.weights)
+        data = None if self._trainer is None else self.data
+        settings = PlanSettings() if data is None or data.plan is None else data.plan.settings
+        placement = fit_placement(self.members, self.offload, self._trainer, settings)
+        self.backbones = load_weights(self.family, self.weights, placement, self._trainer)
 
     def configure_optimizers(self) -> None:
         return None
