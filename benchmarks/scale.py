@@ -30,6 +30,7 @@ from rd_lightning.data.scan import scan_fasta
 from rd_lightning.data.windows import NUM_SPECIAL_TOKENS
 from rd_lightning.distillation.moments import PANEL
 from rd_lightning.families import ESM2, Member
+from rd_lightning.families.placement import Work, place
 
 from .timing import machine
 
@@ -108,6 +109,8 @@ class Measured:
 
 
 ASSUMED, MEASURED = Assumed(), Measured()
+CONTEXT = 5e8
+"""Bytes of a card that a driver and a context take."""
 
 
 class Figures(NamedTuple):
@@ -389,7 +392,7 @@ def state_table(on: Figures = ON_PAPER) -> str:
 
 
 def memory_table(on: Figures = ON_PAPER) -> str:
-    """Device memory that does not depend on the batch, and host memory of loading."""
+    """Device memory that does not depend on the batch."""
     rows = []
     for target in TARGETS:
         members = ESM2.up_to(target)
@@ -403,7 +406,6 @@ def memory_table(on: Figures = ON_PAPER) -> str:
                 shown(4 * state, "B"),
                 f"{fixed / on.device.memory:.0%}",
                 f"{(weights / 2 + 4 * state) / on.device.memory:.0%}",
-                shown(8 * weights, "B"),
             ]
         )
     headings = [
@@ -412,8 +414,24 @@ def memory_table(on: Figures = ON_PAPER) -> str:
         "two states and their copies",
         f"both, of {on.device.memory / 1e9:.0f} GB",
         "with bfloat16 weights",
-        "host, while 8 processes load",
     ]
+    return table(headings, rows)
+
+
+def card_table(on: Figures = ON_PAPER, memories: Sequence[int] = (16, 24, 48, 80)) -> str:
+    """What family.offload=auto chooses for a fit in bf16-mixed, by the memory of a card in GB."""
+    work = Work(ASSUMED.tokens_per_batch, num_states=2, hold=torch.bfloat16)
+    rows = []
+    for target in ("650M", "3B", "15B"):
+        members = ESM2.up_to(target)
+        row = [target]
+        for memory in memories:
+            found = place(members, "auto", work, int(memory * 1e9 - CONTEXT))
+            where = " and ".join(found.streamed) + " streamed" if found.streamed else "all there"
+            row.append(f"{where}: {shown(found.needed, 'B')}")
+        least = place(members, "layers", work, None)
+        rows.append([*row, f"{shown(least.needed, 'B')}, host {shown(least.host, 'B')}"])
+    headings = ["target", *(f"{memory} GB" for memory in memories), "family.offload=layers"]
     return table(headings, rows)
 
 
@@ -515,6 +533,7 @@ TABLES = {
     "Forward passes": member_table,
     "Moments and head": state_table,
     "Memory": memory_table,
+    "Cards": card_table,
     "Solve, on one CPU core": solve_table,
     "Host": host_table,
     "Hours of a fit": hours_table,

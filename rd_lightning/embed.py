@@ -45,7 +45,7 @@ def embed(config: DictConfig) -> None:
         run = _run(job, config, stack)
         job.make_data(run.device_type)
         if is_main_process() or not config.preflight:
-            run.scan(lambda: print_facts(console, job.facts(run.shown)))
+            run.scan(lambda: print_facts(console, job.facts(run.shown, run.placement)))
         if config.preflight:
             return
         model = run.make_model()

@@ -39,6 +39,7 @@ def evaluate(config: DictConfig) -> None:
 def _evaluate_in(folder: Path, config: DictConfig) -> None:
     # Here, not above: --help and a typo should not wait for torch.
     from .display.console import plain_console, print_facts
+    from .embedding.preflight import memory_fact
     from .evaluation.facts import facts
     from .evaluation.job import EvaluateJob
     from .evaluation.output import write_outputs
@@ -48,6 +49,9 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
     if job.folder.resumes(job.manifest):
         console.print(f"resuming in {folder}", soft_wrap=True)
     print_facts(console, facts(job).items())
+    if job.runs_models:
+        said = memory_fact(job.placement, job.offload, has_levels=False)
+        print_facts(console, [("memory", said)])
     job.prepare()
     scored = _score(job)
     advice = write_outputs(job, scored, folder)

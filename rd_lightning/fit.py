@@ -72,12 +72,11 @@ def _work(config: DictConfig) -> None:
     check_same_fit(folder, facts)
     config.resume = "auto"
     for number, part_folder in claimed_parts(folder, num_parts):
-        share = _make_data(config, f"{number}/{num_parts}")
+        share, used = _make_data(config, f"{number}/{num_parts}"), module.used_backbones
         share.store, share.plan = data.store, data.plan
-        module.configure_model()  # loads the models, once; a fit lets go of those that it has
-        part_module = _make_module(config)
-        part_module.backbones = module.backbones
-        _fit_in(part_folder, config, part_module, share)
+        module = _make_module(config)
+        module.backbones = next(iter(used), None)  # loaded once
+        _fit_in(part_folder, config, module, share)
     done = f"all {num_parts} parts are done; add them up: rd-merge {folder}/*"
     plain_console().print(done, soft_wrap=True)
 
@@ -230,6 +229,7 @@ def _make_module(config: DictConfig) -> RDModule:
         level_widths=config.keep,
         accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
+        offload=config.family.get("offload", "auto"),
         **config.regression,
     )
 

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from esm.model.esm2 import ESM2
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -21,10 +22,11 @@ from rd_lightning import JointMoments, fit_chain
 from rd_lightning.data.batch import Batch, residue_rows
 from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.linalg import eigh_descending
-from rd_lightning.families import get_family, sample_fasta
-from rd_lightning.families.backbone import ATTENTION, load_backbones
+from rd_lightning.families import Family, Member, get_family, sample_fasta
+from rd_lightning.families.backbone import ATTENTION, Backbone, load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.forward import TokenBudget, embed_in_pieces
+from rd_lightning.families.streamed import StreamedLayers
 from rd_lightning.runtime.host_copies import HostCopies
 from rd_lightning.runtime.precision import AUTOCAST, autocast, resolved_precision
 
@@ -178,6 +180,57 @@ def check_out_of_memory() -> str:
     return f"in 4 GiB {len(numbers[0])} pieces, then {len(numbers[1])}; {budget.tokens:,} tokens"
 
 
+def random_backbone(device: str, hold: torch.dtype | None, *, streamed: bool) -> Backbone:
+    """Twelve layers of the 3B's width, with the same weights at each call."""
+
+    def load(member: Member, folder: object) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return ESM2(member.num_layers, member.width, member.num_heads)
+
+    member = Member("random", 2560, "", 12, 40)
+    family = Family("random", (member,), load)
+    return Backbone.load(family, member, hold=hold, streamed=streamed, device=device)
+
+
+@torch.no_grad()
+def embed(backbone: Backbone, tokens: torch.Tensor, *, padded: bool) -> tuple[torch.Tensor, float]:
+    """Embeddings, and seconds of a pass after the first."""
+    with torch.autocast("cuda", torch.bfloat16):
+        backbone(tokens, padded=padded)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        found = backbone(tokens, padded=padded)
+        torch.cuda.synchronize()
+    return found, time.perf_counter() - start
+
+
+def check_held_and_streamed() -> str:
+    """Weights in bfloat16, and layers copied as they are needed, change no bit."""
+    tokens = torch.randint(4, 24, (32, 512), device="cuda")
+    tokens[:, 0], tokens[:, -1] = 0, 2
+    plain = random_backbone("cuda", None, streamed=False)
+    expected = [embed(plain, tokens, padded=padded)[0] for padded in (False, True)]
+    del plain
+    held = random_backbone("cuda", torch.bfloat16, streamed=False)
+    found, resident = embed(held, tokens, padded=False)
+    assert torch.equal(found, expected[0]), "held differs from float32"
+    del held
+    before = torch.cuda.memory_allocated()
+    streamed = random_backbone("cuda", torch.bfloat16, streamed=True)
+    for _ in range(3):
+        for padded in (False, True):
+            found, seconds = embed(streamed, tokens, padded=padded)
+            assert torch.equal(found, expected[padded]), "streamed differs from resident"
+    layers = streamed.model.layers
+    assert isinstance(layers, StreamedLayers)
+    there = torch.cuda.memory_allocated() - before
+    assert there < layers.num_bytes, "more than two layers are on the device"
+    return (
+        f"{tokens.numel():,} tokens: {1e3 * resident:.0f} ms resident, {1e3 * seconds:.0f} ms "
+        f"streamed, {layers.num_bytes / seconds / 1e9:.1f} GB/s of weights"
+    )
+
+
 def check_command(trainer: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -234,6 +287,7 @@ def main() -> int:
         check_attention,
         check_encode,
         check_out_of_memory,
+        check_held_and_streamed,
         check_all_commands,
     ]
     failed = 0

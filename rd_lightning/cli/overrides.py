@@ -91,7 +91,7 @@ def _offer_families(choices: list[str]) -> None:
 
     for name in registered_families():
         if name not in choices:
-            node = {"name": name, "weights": None}
+            node = {"name": name, "weights": None, "offload": "auto"}
             ConfigStore.instance().store(group="family", name=name, node=node)
             choices.append(name)
 

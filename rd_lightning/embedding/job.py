@@ -16,8 +16,10 @@ from ..data.scan import IdRule
 from ..data.windows import LongPolicy
 from ..display.console import Fact, shown_size
 from ..errors import InputError, check_choice
-from ..families.family import chain_text
+from ..families.family import chain_text, members_of
+from ..families.holding import held_dtype
 from ..families.hugging_face import family_from_config
+from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..head.head import RDHead, reach
 from ..head.report import family_of
 from ..runtime.precision import dtype_name
@@ -28,7 +30,7 @@ from .nested_model import Known, NestedModel
 from .parallel import stream_tokens
 from .plan import EmbedSettings
 from .pooling import check_poolings
-from .preflight import check_disk, data_facts, disk_needed
+from .preflight import check_disk, data_facts, disk_needed, memory_fact
 from .spool import Spool
 from .topup import TopUp
 
@@ -176,8 +178,19 @@ class EmbedJob:
         """Names of the levels that are given, smallest first."""
         return self.head.names[: self.num_members]
 
-    def facts(self, device: str) -> list[Fact]:
-        """What will be done, on which device.
+    def placement(self, device: torch.device, precision: str) -> Placement:
+        """Where the weights go, and what the run takes of the device's memory; asked for before
+        they are loaded."""
+        members = members_of(self.family, self.head.names, self.head.member_dims)
+        work = Work(self.data.settings.tokens_per_batch, hold=held_dtype(precision))
+        return place(members[: self.num_members], self.offload, work, available_memory(device))
+
+    @property
+    def offload(self) -> Offload:
+        return self.options.family.get("offload", "auto")
+
+    def facts(self, device: str, placement: Placement | None = None) -> list[Fact]:
+        """What will be done, on which device; ``placement`` is of the weights, where there are any.
 
         Raises:
             InputError: the disk is too small, or the sequences are not those of the file that is
@@ -197,18 +210,21 @@ class EmbedJob:
             ("levels", f"{self.family.name}: {levels}, {self.width} columns"),
             *data_facts(self.data),
             ("device", device),
+            *([] if placement is None else [("memory", memory_fact(placement, self.offload))]),
             ("output", self.out),
             ("format", output),
             ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
         ]
 
-    def make_model(self, kind: type[Model]) -> Model:
+    def make_model(self, kind: type[Model], placement: Placement) -> Model:
         """The backbones are loaded here."""
         model = kind(
             self.family,
             self.head,
             weights=self.options.family.get("weights"),
             level=self.head.names[self.num_members - 1],
+            hold=placement.work.hold,
+            offload=placement.streamed,
         )
         model.width, model.poolings = self.width, self.poolings
         model.max_residues = self.settings["max_residues"]

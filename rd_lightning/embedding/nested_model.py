@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +54,12 @@ class NestedModel(PushToHub, nn.Module):
         level: name of the largest member to use, all of the head's by default.
         width: in place of ``level``: the first columns to give, and no more members than they need.
         freeze: False makes the head's matrices parameters, to be trained with yours.
+        hold: autocast's dtype, to hold the weights of linear layers in it: half the memory, the
+            same embeddings, and the model then runs only under ``torch.autocast`` of that dtype (or
+            a trainer's mixed precision). None: float32.
+        offload: "none": the weights are on the model's device. "layers": those of the layers stay
+            in host memory and are copied to the device as they are needed; or the names of members
+            of which that is so. The embeddings are the same, bit for bit.
 
     Attributes:
         names, dims: of the levels, smallest first.
@@ -69,6 +75,8 @@ class NestedModel(PushToHub, nn.Module):
         level: str | None = None,
         width: int | None = None,
         freeze: bool = True,
+        hold: torch.dtype | None = None,
+        offload: Literal["none", "layers"] | Collection[str] = "none",
     ) -> None:
         super().__init__()
         self.family = get_family(family) if isinstance(family, str) else family
@@ -78,7 +86,9 @@ class NestedModel(PushToHub, nn.Module):
         if not freeze:
             self.head.trainable_()
         folder = None if weights is None else Path(weights)
-        self.backbones = load_backbones(self.family, self.members, folder)
+        self.backbones = load_backbones(
+            self.family, self.members, folder, hold=hold, streamed=self._streamed(offload)
+        )
         self.poolings: tuple[Pooling, ...] = ("mean",)
         self.max_residues = EmbedSettings(1).max_residues
         self.known: Known | None = None
@@ -97,6 +107,8 @@ class NestedModel(PushToHub, nn.Module):
         level: str | None = None,
         width: int | None = None,
         freeze: bool = True,
+        hold: torch.dtype | None = None,
+        offload: Literal["none", "layers"] = "none",
         **hub: Any,
     ) -> Model:
         """From the folder of a head, ``RDModel.from_pretrained("rd-fit/.../head")``, or its
@@ -111,7 +123,16 @@ class NestedModel(PushToHub, nn.Module):
         """
         head = RDHead.from_pretrained(folder, **hub)
         family = family_of(head.report, folder) if family is None else family
-        return cls(family, head, weights=weights, level=level, width=width, freeze=freeze)
+        return cls(
+            family,
+            head,
+            weights=weights,
+            level=level,
+            width=width,
+            freeze=freeze,
+            hold=hold,
+            offload=offload,
+        )
 
     def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
         """The head up to this model's largest member, as :meth:`rd_lightning.RDHead.save_for_hub`
@@ -307,6 +328,12 @@ class NestedModel(PushToHub, nn.Module):
         except WindowTooLarge as error:
             raise error.named(name(error.windows[0][0])) from error
         return {pooling: rows[:, :columns] for pooling, rows in vectors.items()}
+
+    def _streamed(self, offload: str | Collection[str]) -> Collection[str]:
+        if not isinstance(offload, str):
+            return offload
+        check_choice("offload", offload, ("none", "layers"))
+        return [member.name for member in self.members] if offload == "layers" else ()
 
     def _reach(self, level: str | None, width: int | None) -> tuple[int, int]:
         if level is None and width is None:

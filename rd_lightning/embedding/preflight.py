@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..display.console import Fact, long_sequences, scan_facts
+from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.room import check_room
+from ..families.placement import Offload, Placement, place, remedies
+from ..runtime.precision import dtype_name
 from .dataset import EmbedData
 from .formats import Description
 from .spool import num_bytes
@@ -61,3 +63,40 @@ def long_fact(data: EmbedData) -> str:
         "truncate": f"cut to the first {settings.max_residues:,}",
     }[settings.long]
     return long_sequences(int(data.plan.long.sum()), settings.max_residues, treatment)
+
+
+def memory_fact(placement: Placement, offload: Offload, *, has_levels: bool = True) -> str:
+    """What a run takes of its device's memory and where the weights are; where it will not fit,
+    what would.
+
+    Args:
+        offload: what was asked for.
+        has_levels: whether a smaller level can be asked for.
+    """
+    work, free = placement.work, placement.free
+    kind = "float32" if work.hold is None else f"{dtype_name(work.hold)} (linear layers)"
+    where = "all on the device"
+    if placement.streamed:
+        names = ", ".join(placement.streamed)
+        where = f"layers of {names} in host memory ({shown_size(placement.host)})"
+    weights = f"weights in {kind}, {where}"
+    if free is None:
+        return f"{shown_size(placement.weights)} of {weights}"
+    work_of = "moments and solve" if work.num_states else "embeddings"
+    said = (
+        f"about {shown_size(placement.needed)} of {shown_size(free)} free: "
+        f"{shown_size(placement.weights)} of {weights}; "
+        f"batches of {work.tokens:,} tokens, {work_of}"
+    )
+    if offload == "auto" and placement.streamed:
+        whole = place(placement.members, "none", work, free)
+        said += f"; all weights on the device would take {shown_size(whole.needed)}"
+    if placement.fits:
+        return said
+    settings = {"offload": "family.offload", "tokens": "tokens_per_batch", "level": "level"}
+    found = [
+        f"{settings[what]}={value} would take {shown_size(other.needed)}"
+        for what, value, other in remedies(placement, offload)
+        if has_levels or what != "level"
+    ]
+    return f"{said}; WILL NOT FIT: {', '.join(found) or 'use a device with more memory'}"

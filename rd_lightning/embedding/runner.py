@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from ..display.console import residue_progress
+from ..families.placement import Placement
 from ..runtime.precision import PRECISIONS, autocast, resolved_precision
 from ..runtime.stopping import stop_if_told
 from .job import EmbedJob
@@ -69,6 +71,11 @@ class RunAlone:
         self.device_type, self.precision = device.device.type, device.precision
         self.shown = f"1 x {self.device_type}, {self.precision}"
 
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the weights go; decided when it is first asked for, before they are loaded."""
+        return self.job.placement(self.device.device, self.precision)
+
     def scan(self, then: Callable[[], None]) -> None:
         """The sequences, and then what else is done before the run."""
         self.job.data.scan()
@@ -76,7 +83,7 @@ class RunAlone:
 
     def make_model(self) -> NestedModel:
         """The backbones and the head, on the device."""
-        return self.job.make_model(NestedModel).to(self.device.device)
+        return self.job.make_model(NestedModel, self.placement).to(self.device.device)
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""
@@ -118,6 +125,11 @@ class RunUnderTrainer:
         self.precision = str(self.trainer.precision)
         self.shown = f"{self.trainer.world_size} x {self.device_type}, {self.precision}"
 
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the weights go; decided when it is first asked for, before they are loaded."""
+        return self.job.placement(self.trainer.strategy.root_device, self.precision)
+
     @property
     def is_main(self) -> bool:
         """Whether this process writes the output."""
@@ -147,7 +159,7 @@ class RunUnderTrainer:
         """The backbones and the head, as a LightningModule."""
         from .model import RDModel
 
-        return self.job.make_model(RDModel)
+        return self.job.make_model(RDModel, self.placement)
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""

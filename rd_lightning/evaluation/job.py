@@ -18,7 +18,9 @@ from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
 from ..families.backbone import load_backbones, weight_digests
 from ..families.family import Family, members_of
+from ..families.holding import held_dtype
 from ..families.hugging_face import family_from_config
+from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..fitting.output import Fitted, read_fit
 from ..head.report import family_of
 from ..runtime.precision import PRECISIONS, autocast, resolved_precision
@@ -148,6 +150,25 @@ class EvaluateJob:
         name = self.options.family["name"] or family_of(self.fitted.head.report, self.options.fit)
         return family_from_config({**self.options.family, "name": name})
 
+    @property
+    def offload(self) -> Offload:
+        return self.options.family.get("offload", "auto")
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Where the weights go, decided before they are loaded."""
+        assert self.fitted is not None
+        head = self.fitted.head
+        members = members_of(self.family, head.names, head.member_dims)
+        tokens = self.options.tokens_per_batch or stream_tokens(self.device.type)
+        work = Work(tokens, hold=held_dtype(self.precision))
+        return place(members, self.offload, work, available_memory(self.device))
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether an assay is left to be embedded."""
+        return self.fitted is not None and not all(map(self.folder.done, self.assays))
+
     @cached_property
     def _loaded(self) -> tuple[torch.nn.ModuleDict, dict[str, str]]:
         """The backbones, and the digests of their weights, which are the fit's."""
@@ -155,7 +176,15 @@ class EvaluateJob:
         weights, head = self.options.family.get("weights"), self.fitted.head
         members = members_of(self.family, head.names, head.member_dims)
         folder = None if weights is None else Path(weights)
-        backbones = load_backbones(self.family, members, folder).to(self.device)
+        placement = self.placement
+        backbones = load_backbones(
+            self.family,
+            members,
+            folder,
+            hold=placement.work.hold,
+            streamed=placement.streamed,
+            device=self.device,
+        )
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(
@@ -244,7 +273,7 @@ class EvaluateJob:
     def prepare(self) -> None:
         """All that can still go wrong, or takes long, before the first assay is scored."""
         _ = self.representations, self.refits
-        if self.fitted is not None and not all(map(self.folder.done, self.assays)):
+        if self.runs_models:
             _ = self.embedder
         self.folder.begin(self.manifest)
 

@@ -93,6 +93,7 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
     assays = [seen(path) for path in listed(options.assays or [])]
     found["assays"] = assays[0] if len(assays) == 1 else assays
     found["family"] = {**options.family, "weights": seen(options.family.get("weights"))}
+    found["family"].pop("offload", None)
     if not options.training_set.enabled:
         found["training_set"] = {"enabled": False}
     found["nonlinear"].pop("fasta")  # it must hold the sequences of the fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .family import Family, Member
+from .holding import check_autocast
+from .holding import hold as hold_weights
+from .streamed import stream
 
 _SAMPLE = 1 << 16
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -31,12 +34,44 @@ class Backbone(nn.Module):
     def __init__(self, family: Family, member: Member, model: nn.Module) -> None:
         super().__init__()
         self.family, self.member, self.model = family, member, model
+        self.held: torch.dtype | None = None
+        """Autocast's dtype, in which the weights of linear layers are held; None: in float32."""
+        self._digest: str | None = None
         self.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, family: Family, member: Member, weights: Path | None = None) -> Backbone:
-        """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`)."""
-        return cls(family, member, family.load(member, weights))
+    def load(
+        cls,
+        family: Family,
+        member: Member,
+        weights: Path | None = None,
+        *,
+        hold: torch.dtype | None = None,
+        streamed: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> Backbone:
+        """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`).
+
+        Args:
+            hold: autocast's dtype, for weights of linear layers in it (see
+                :func:`rd_lightning.families.holding.hold`); the backbone then runs only under that
+                autocast. None: all weights in float32.
+            streamed: whether the weights of the layers stay in host memory and are copied to the
+                device as they are needed (see
+                :class:`rd_lightning.families.streamed.StreamedLayers`).
+            device: where the weights go.
+        """
+        # Where another device is the default, as in Lightning's configure_model, files would be
+        # read to it, and transformers would ask for accelerate.
+        with torch.device("cpu"):
+            backbone = cls(family, member, (family.stored or family.load)(member, weights))
+            if hold is not None or streamed:
+                backbone.held, backbone._digest = hold, backbone.digest()
+            if streamed:
+                stream(backbone.model, hold or torch.float32)
+            if hold is not None or family.stored is not None:
+                hold_weights(backbone.model, hold or torch.float32, device=device)
+        return backbone.to(device)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in eval mode: dropout and batch statistics would make the embeddings other ones."""
@@ -45,13 +80,24 @@ class Backbone(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "batch length"], *, padded: bool = True
     ) -> Float[Tensor, "batch length width"]:
-        """Embeddings of every token, special ones included; at padding they mean nothing."""
+        """Embeddings of every token, special ones included; at padding they mean nothing.
+
+        Raises:
+            InputError: the weights are held in a dtype, and autocast is off or of another.
+        """
+        if self.held is not None:
+            check_autocast(self.held, tokens.device.type, self.member.name)
         with _attention_kernels(tokens.device):
             return self.family.encode(self.model, tokens, padded=padded)
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
-        evenly spaced, so that it is fast for billions of parameters."""
+        evenly spaced, so that it is fast for billions of parameters.
+
+        Of weights that are held in another dtype or streamed it is the one taken before: one
+        checkpoint has one digest, whatever becomes of its weights."""
+        if self._digest is not None:
+            return self._digest
         hasher = hashlib.blake2b(digest_size=16)
         for name, tensor in self.model.state_dict().items():
             flat = tensor.detach().flatten()
@@ -66,11 +112,21 @@ def _attention_kernels(device: torch.device) -> AbstractContextManager:
 
 
 def load_backbones(
-    family: Family, members: tuple[Member, ...], weights: Path | None = None
+    family: Family,
+    members: tuple[Member, ...],
+    weights: Path | None = None,
+    *,
+    hold: torch.dtype | None = None,
+    streamed: Collection[str] = (),
+    device: torch.device | str = "cpu",
 ) -> nn.ModuleDict:
-    """Several members, by name."""
-    backbones = {m.name: Backbone.load(family, m, weights) for m in members}
-    return nn.ModuleDict({module_key(name): b for name, b in backbones.items()})
+    """Several members, by name; ``streamed`` names those whose layers are. See
+    :meth:`Backbone.load`."""
+    loaded = (
+        Backbone.load(family, m, weights, hold=hold, streamed=m.name in streamed, device=device)
+        for m in members
+    )
+    return nn.ModuleDict({module_key(backbone.member.name): backbone for backbone in loaded})
 
 
 def weight_digests(backbones: nn.ModuleDict) -> dict[str, str]:

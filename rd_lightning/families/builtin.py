@@ -7,14 +7,16 @@ import warnings
 import zipfile
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError, reason
 from ..runtime.files import open_tensors
 from .download import downloaded
 from .family import Family, Member, register_family
+from .holding import hold
 
 
 def load_esm2(member: Member, folder: Path | None) -> nn.Module:
@@ -29,6 +31,12 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
         InputError: there is no such file, it cannot be downloaded, is damaged, or is not of this
             member.
     """
+    return hold(stored_esm2(member, folder), torch.float32)
+
+
+def stored_esm2(member: Member, folder: Path | None) -> nn.Module:
+    """As :func:`load_esm2`, with the weights as they stand in the file (float16 for the two largest
+    members), mapped into memory."""
     from esm import pretrained
 
     name = f"{member.checkpoint}.pt"
@@ -42,13 +50,17 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
                 "family.weights out to have it downloaded"
             )
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        # fair-esm warns that the contact head, which is not used here, has no weights.
+        # fair-esm warns that the contact head, which is not used here, has no weights, and torch
+        # that nothing is copied to a model without memory.
         warnings.filterwarnings("ignore", "Regression weights not found", UserWarning)
+        warnings.filterwarnings("ignore", ".*which is a no-op", UserWarning)
         try:
             if not zipfile.is_zipfile(path):
                 raise OSError("it is cut short, or of another format")
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            model = pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0]
+            with torch.device("meta"):  # names and shapes are compared, nothing is copied
+                model = pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0]
+            _assign(model, {_name(key): tensor for key, tensor in data["model"].items()})
         except Exception as error:
             # Not torch's own words on pickles, which advise to load them all the same.
             pickled = type(error).__name__ == "UnpicklingError"
@@ -59,7 +71,7 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
             f"{path}: does not hold the weights of {member.name}: {model.num_layers} layers of "
             f"{model.embed_dim} columns, not {member.num_layers} of {member.width}; {again}"
         )
-    return _encoder(model)
+    return model
 
 
 def load_mini(member: Member, folder: Path | None) -> nn.Module:
@@ -68,6 +80,11 @@ def load_mini(member: Member, folder: Path | None) -> nn.Module:
     Raises:
         InputError: there is no such file in ``folder``, it is damaged, or not of this member.
     """
+    return hold(stored_mini(member, folder), torch.float32)
+
+
+def stored_mini(member: Member, folder: Path | None) -> nn.Module:
+    """As :func:`load_mini`, with the weights in float16, mapped into memory."""
     from esm.model.esm2 import ESM2
 
     name = f"{member.checkpoint}.safetensors"
@@ -75,8 +92,9 @@ def load_mini(member: Member, folder: Path | None) -> nn.Module:
         path = bundled if folder is None else Path(folder) / name
         if not path.is_file():
             raise InputError(f"{path}: no such file; leave family.weights out for the bundled one")
-        weights = {key: tensor.float() for key, tensor in open_tensors(path)[0].items()}
-    model = _encoder(ESM2(member.num_layers, member.width, member.num_heads))
+        weights = open_tensors(path)[0]
+    with torch.device("meta"):
+        model = _encoder(ESM2(member.num_layers, member.width, member.num_heads))
     expected = model.state_dict()
     # Not in the file: what is computed, and the output layer, which shares the embedding.
     computed = ("rot_emb.inv_freq", "lm_head.weight")
@@ -92,8 +110,32 @@ def load_mini(member: Member, folder: Path | None) -> nn.Module:
                 f"{path}: does not hold the weights of {member.name}: {key} is {next(kinds)}, not "
                 f"{next(kinds)}; leave family.weights out for the bundled ones"
             )
-    model.load_state_dict(weights, strict=False)
+    _assign(model, weights)
     return model
+
+
+def _name(key: str) -> str:
+    """Of a weight, without the prefixes that it has in fair-esm's checkpoints."""
+    return key.removeprefix("encoder.").removeprefix("sentence_encoder.")
+
+
+def _assign(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Make the tensors themselves the weights of an ESM-2 that was built without memory, and
+    compute what is not among them: the rotary frequencies of a layer, and the output layer, which
+    shares the embedding."""
+    from esm.rotary_embedding import RotaryEmbedding
+
+    found: Any = _encoder(model)  # of fair-esm's ESM2, whose parts torch types as Module
+    found.load_state_dict(weights, strict=False, assign=True)
+    for layer in found.layers:
+        if layer.self_attn.rot_emb.inv_freq.is_meta:
+            layer.self_attn.rot_emb = RotaryEmbedding(layer.self_attn.head_dim)
+    if found.lm_head.weight.is_meta:
+        found.lm_head.weight = found.embed_tokens.weight
+    found.embed_tokens.weight = found.lm_head.weight
+    missing = {name for name, tensor in found.state_dict().items() if tensor.is_meta}
+    if missing:
+        raise ValueError(f"Missing key(s) in state_dict: {missing}")
 
 
 def _encoder(model: nn.Module) -> nn.Module:
@@ -118,6 +160,7 @@ ESM2 = register_family(
             _esm2_member("15B", 5120, 48, 40),
         ),
         load_esm2,
+        stored=stored_esm2,
     )
 )
 """ESM-2 (Lin et al. 2023)."""
@@ -130,6 +173,7 @@ MINI = register_family(
             Member("800K", 128, "mini_800K", 4, 4),
         ),
         load_mini,
+        stored=stored_mini,
     )
 )
 """Bundled: ESM-2's architecture and objective at toy widths; see ``mini/README.md``."""

@@ -46,10 +46,14 @@ class Family:
     name: str
     members: tuple[Member, ...]
     load: Callable[[Member, Path | None], nn.Module]
-    """(member, folder the user named or None) to the model, float32, on the CPU."""
+    """(member, folder the user named or None) to a new model, float32, on the CPU."""
     encode: Callable[..., Tensor] = encode
     """``encode(model, tokens, padded=...)`` to (batch, length, width)."""
     tokenizer: Callable[[], Tokenizer] = field(default=esm_tokenizer)
+    stored: Callable[[Member, Path | None], nn.Module] | None = None
+    """As :attr:`load`, but with the weights as they stand in the file, mapped into memory rather
+    than read: no float32 copy is made of weights that are to be held in another dtype. None: there
+    is no such function, and :attr:`load` is called."""
 
     def up_to(self, target: str | None) -> tuple[Member, ...]:
         """The members up to and including ``target``, the largest by default.

@@ -20,8 +20,9 @@ from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
-from ..families.backbone import load_backbones, weight_digests
+from ..families.backbone import weight_digests
 from ..families.family import Family, get_family
+from ..families.placement import OFFLOADS, Offload
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.memory import free_memory
@@ -32,6 +33,7 @@ from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .shift import first_batches, shared_shift
 from .state import FitState, Part
+from .weights import fit_placement, load_weights
 
 
 class RDModule(L.LightningModule):
@@ -54,6 +56,8 @@ class RDModule(L.LightningModule):
         accumulate: arithmetic of the moments, see :class:`rd_lightning.JointMoments`.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
             way it never reaches the moments.
+        offload: "none": the weights are on the device; "layers": those of the layers stay in host
+            memory, copied as needed; "auto": those of as few members as the device's memory needs.
 
     Attributes:
         state: moments by group, held out, and of what; global after the fit.
@@ -90,6 +94,7 @@ class RDModule(L.LightningModule):
         level_widths: Sequence[int] | None = None,
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
+        offload: Offload = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -98,6 +103,8 @@ class RDModule(L.LightningModule):
         self.weights = None if weights is None else Path(weights)
         check_choice("on_nonfinite", on_nonfinite, ("raise", "skip"))
         self.on_nonfinite: Literal["raise", "skip"] = on_nonfinite
+        check_choice("offload", offload, OFFLOADS)
+        self.offload: Offload = offload
         self.solve_options: dict[str, Any] = {
             "regression": regression,
             "num_components": num_components,
@@ -114,6 +121,8 @@ class RDModule(L.LightningModule):
         self.head: RDHead | None = None
         self.backbones: nn.ModuleDict | None = None
         """While a fit runs, until the chain is solved."""
+        self.used_backbones: tuple[nn.ModuleDict | None, ...] = ()
+        """After a part of the data: the models, where they ran, for a module of the next part."""
         self.num_nonfinite = 0
         """Residues left out because an embedding was not finite, those of an earlier run that was
         resumed included; known after the fit."""
@@ -161,16 +170,10 @@ class RDModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.backbones is not None:
             return
-        # One process of a machine first, so that a download happens once.
-        first = self._trainer is None or self.trainer.local_rank == 0
-        try:
-            if first:
-                self.backbones = load_backbones(self.family, self.members, self.weights)
-        finally:
-            if self._trainer is not None:
-                self.trainer.strategy.barrier("weights are on this machine")
-        if not first:
-            self.backbones = load_backbones(self.family, self.members, self.weights)
+        data = None if self._trainer is None else self.data
+        settings = PlanSettings() if data is None or data.plan is None else data.plan.settings
+        placement = fit_placement(self.members, self.offload, self._trainer, settings)
+        self.backbones = load_weights(self.family, self.weights, placement, self._trainer)
 
     def configure_optimizers(self) -> None:
         return None
@@ -298,9 +301,7 @@ class RDModule(L.LightningModule):
             if not part.complete:
                 raise InputError(f"{ended_early(part)}; nothing is solved")
             self.num_nonfinite = data.num_residues(part.batches_done) - self.state.num_rows
-        # The solve needs the room; and what is left at the end, Lightning copies to the host.
-        self.backbones = self._accumulator = None
-        free_memory(self.device)
+        self._let_go()
         if data is None or data.part_of == 1:
             self.head = fit_chain(
                 self.moments,
@@ -311,6 +312,14 @@ class RDModule(L.LightningModule):
             )
         # One pass is the whole fit: a second epoch would count every residue twice.
         self.trainer.should_stop = True
+
+    def _let_go(self) -> None:
+        """Of the models: the solve needs their room, and what is a part of this module at the end,
+        Lightning copies to the host."""
+        if self.data is not None and self.data.part_of > 1:  # nothing is solved
+            self.used_backbones = (self.backbones,)
+        self.backbones = self._accumulator = None
+        free_memory(self.device)
 
     def _sum_counts(self) -> None:
         run, on = self.accumulator, self._sums_on

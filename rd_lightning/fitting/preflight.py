@@ -12,19 +12,22 @@ from ..data.store import ScanSummary
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.figures import new_figure, save_figure
 from ..display.room import check_room
+from ..embedding.preflight import memory_fact
 from ..families.download import checkpoints_folder, to_download
 from ..families.family import chain_text
 from .datamodule import FastaDataModule
 from .estimate import expected_seconds
 from .module import RDModule
 from .plan import PlanSettings, PlanSummary
+from .weights import fit_placement
 
 PICTURE = "preflight.png"
 
 
 def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -> list[Fact]:
-    """Members, sequences, residues, longest, batches, device, memory of the state."""
+    """Members, sequences, residues, longest, batches, device, state, memory of the device."""
     assert data.plan is not None and data.store is not None
+    placement = fit_placement(module.members, module.offload, trainer, data.plan.settings)
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
     members = chain_text(module.names, module.dims)
     widths = module.solve_options["level_widths"]
@@ -47,6 +50,7 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
             f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}",
         ),
         ("state", _state(module, settings)),
+        ("memory", memory_fact(placement, module.offload)),
         *_download(module),
     ]
 

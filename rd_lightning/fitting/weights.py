@@ -1,0 +1,61 @@
+"""The weights of a fit's members: where they go, and loading them once a machine first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..families.backbone import load_backbones
+from ..families.family import Family, Member
+from ..families.holding import held_dtype
+from ..families.placement import Offload, Placement, Work, available_memory, place
+from .plan import PlanSettings
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+
+def fit_placement(
+    members: Sequence[Member], offload: Offload, trainer: Trainer | None, settings: PlanSettings
+) -> Placement:
+    """Where the weights go on a trainer's device, and what the fit takes of its memory; to be asked
+    for before they are loaded. Without a trainer, of a CPU."""
+    hold = free = None
+    if trainer is not None:
+        hold = held_dtype(str(trainer.precision))
+        free = available_memory(trainer.strategy.root_device)
+    work = Work(settings.tokens_per_batch, settings.num_groups + 1, hold)
+    return place(members, offload, work, free)
+
+
+def load_weights(
+    family: Family, weights: Path | None, placement: Placement, trainer: Trainer | None
+) -> nn.ModuleDict:
+    """The members, on the trainer's device but for what is streamed (a collective).
+
+    One process of a machine is first, so that a download happens once.
+    """
+
+    def load() -> nn.ModuleDict:
+        return load_backbones(
+            family,
+            placement.members,
+            weights,
+            hold=placement.work.hold,
+            streamed=placement.streamed,
+            device=torch.device("cpu") if trainer is None else trainer.strategy.root_device,
+        )
+
+    if trainer is None:
+        return load()
+    backbones = None
+    try:
+        if trainer.local_rank == 0:
+            backbones = load()
+    finally:
+        trainer.strategy.barrier("weights are on this machine")
+    return load() if backbones is None else backbones
