@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +22,8 @@ _GONE = re.compile(
     r"gloo.*(Connection (closed|reset)|Broken pipe|Socket closed)|remote process", re.I
 )
 """What gloo and NCCL say of a process that is not there any more."""
+_TO_REPORT = 3.0
+"""Seconds that a process waits for the one that reports its error."""
 
 
 class FrozenDDPStrategy(DDPStrategy):
@@ -56,13 +59,23 @@ def processes_end_together(trainer: Trainer) -> Iterator[None]:
         for process in getattr(trainer.strategy.launcher, "procs", []):
             if process.poll() is None:
                 process.terminate()
-        gone = isinstance(error, (dist.DistNetworkError, dist.DistStoreError))
-        if gone or (isinstance(error, RuntimeError) and _GONE.search(str(error))):
+        if isinstance(error, InputError) and error.reported_elsewhere:
+            # Launchers kill all processes as soon as one has failed; the one that says why is
+            # to be quicker, and ends this one.
+            time.sleep(_TO_REPORT)
+        if is_lost_process(error):
             raise InputError(
                 "another process of this run has ended, and this one cannot go on without it; the "
                 "other's message or log says why"
             ) from error
         raise
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether the error is that another process of the run is not there any more."""
+    if isinstance(error, (dist.DistNetworkError, dist.DistStoreError)):
+        return True
+    return isinstance(error, RuntimeError) and _GONE.search(str(error)) is not None
 
 
 def once_per_machine(
