@@ -21,7 +21,8 @@ class Ranks:
         self.given: list[Any] = [None] * size
         self.barrier = threading.Barrier(size, timeout=SECONDS)
         self.own = threading.local()
-        for name in ("all_reduce_sum_", "broadcast_", "rank", "world_size"):
+        self.num_collectives = [0] * size
+        for name in ("all_reduce_sum_", "broadcast_", "all_gather_objects", "rank", "world_size"):
             monkeypatch.setattr(distributed, name, getattr(self, name))
         monkeypatch.setattr(distributed, "is_distributed", lambda group=None: True)
 
@@ -39,8 +40,9 @@ class Ranks:
         with ThreadPoolExecutor(len(self.given)) as threads:
             return list(threads.map(on, range(len(self.given))))
 
-    def _of_all(self, tensor: Tensor) -> list[Tensor]:
-        self.given[self.own.rank] = tensor.clone()
+    def _of_all(self, value: Any) -> list[Any]:
+        self.num_collectives[self.own.rank] += 1
+        self.given[self.own.rank] = value.clone() if isinstance(value, Tensor) else value
         self.barrier.wait()
         found = list(self.given)
         self.barrier.wait()
@@ -51,6 +53,9 @@ class Ranks:
 
     def broadcast_(self, tensor: Tensor, source: int, group: Any = None) -> Tensor:
         return tensor.copy_(self._of_all(tensor)[source])
+
+    def all_gather_objects(self, value: Any, group: Any = None) -> list[Any]:
+        return self._of_all(value)
 
     def rank(self, group: Any = None) -> int:
         return self.own.rank

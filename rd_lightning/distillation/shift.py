@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, reported_elsewhere
 from ..runtime import distributed
 
 FARTHEST = 2.0**13
@@ -34,6 +35,30 @@ def check_near(
             f"a shift {far.item():.1e} from the mean of columns that vary by {spread.item():.1e} "
             "would lose half of the digits; give one near the mean"
         )
+
+
+def of_first_rank(
+    find: Callable[[], Tensor | None], width: int, device: torch.device
+) -> Float[Tensor, " D"] | None:
+    """What ``find`` gives on the first rank, (width,) or None, on every rank, in float64. A
+    collective: all ranks hear of an error, or they would wait for the first one.
+
+    Raises:
+        InputError: on the other ranks, where ``find`` failed; its own error on the first.
+    """
+    shared, failure = torch.zeros(width + 1, dtype=torch.float64, device=device), None
+    if distributed.rank() == 0:
+        try:
+            if (found := find()) is not None:
+                shared[:-1], shared[-1] = found, 1
+        except Exception as error:
+            failure, shared[-1] = error, -1
+    distributed.broadcast_(shared, source=0)
+    if failure is not None:
+        raise failure
+    if shared[-1] < 0:
+        raise reported_elsewhere("the first process failed")
+    return shared[:-1] if shared[-1] > 0 else None
 
 
 def nearest_of_ranks(

@@ -8,19 +8,21 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..errors import InputError, reported_elsewhere
 from ..runtime import distributed
+from ..runtime.agreement import Agreed, Agreement
+from ..runtime.ddp import is_lost_process
 from ..runtime.os_errors import explained
 from ..runtime.provenance import differences
-from ..runtime.stopping import STATUS, handle_signals, raise_stopped, signals_handled, stopped
+from ..runtime.stopping import handle_signals, raise_stopped, signals_handled, stopped
+from .accumulate import Accumulator
 from .output import CHECKPOINT
 from .state import FitState, Part
 
@@ -40,6 +42,9 @@ class Saved(NamedTuple):
 class HasState(Protocol):
     """A LightningModule whose state can be saved while it runs: RDModule."""
 
+    @property
+    def accumulator(self) -> Accumulator: ...
+
     def checkpoint_state(self, steps: int) -> Saved: ...
 
 
@@ -52,12 +57,18 @@ class FitCheckpoint(Callback):
     (a full disk), the run continues and the old file stays; the last one, when the stream ends, is
     then tried in the folder for temporary files and in the current one.
 
+    Several processes agree on all this every few steps (:class:`Agreement`): that a state is to be
+    saved, that one of them got a signal, that one of them failed. Then all end, and the first one
+    says why. Lightning's own broadcast at every step, for its handler of SIGTERM, is left out while
+    the stream runs: the signals are handled here.
+
     Attributes:
         saved: where the newest state is; None before the first save.
 
     Raises:
         Terminated: after saving, when the process got SIGTERM, SIGUSR1, SIGHUP or Ctrl-C.
-        InputError: after saving, when the trainer ended the stream before the end of the data.
+        InputError: after saving, when the trainer ended the stream before the end of the data; when
+            another process failed, with its message.
     """
 
     def __init__(self, path: str | os.PathLike, every_minutes: float = 10.0) -> None:
@@ -68,6 +79,9 @@ class FitCheckpoint(Callback):
         self._found: ExitStack | None = None
         self._saved_at = 0.0
         self._steps = 0
+        self._agreement: Agreement | None = None
+        """While the others come to one: not before the stream, in a save, or once all know of an
+        end."""
 
     @property
     def fate(self) -> str:
@@ -83,12 +97,22 @@ class FitCheckpoint(Callback):
         # processes would be in different ones. A batch is not cut short: it would count in part.
         self._found = ExitStack()
         self._found.enter_context(signals_handled(self._on_signal))
+        loop = vars(trainer.fit_loop.epoch_loop)
+        loop["_broadcast_sigterm_tensor"] = lambda: None  # it waits for the device at every step
+        self._found.callback(loop.pop, "_broadcast_sigterm_tensor")
+        self._agreement = Agreement(trainer.strategy.root_device)
 
     def _on_signal(self, number: int, *_: object) -> None:
         name = signal.Signals(number).name
         if name == self._stop == "SIGINT":
             raise_stopped(number)  # a second Ctrl-C does not wait
         self._stop = name
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:  # before the processes share a shift
+            self._agree(trainer, pl_module)
 
     def on_train_batch_end(
         self,
@@ -99,28 +123,57 @@ class FitCheckpoint(Callback):
         batch_idx: int,
     ) -> None:
         self._steps = batch_idx + 1
-        due, stop = self._agree(trainer)
-        if stop is not None:
+        assert self._agreement is not None
+        if not self._agreement.due():
+            return
+        agreed = self._agree(trainer, pl_module)
+        if agreed.stop is not None:
             self._save(trainer, pl_module, last=True)
-            raise stopped(stop, self.fate)
-        if due:
+            raise stopped(agreed.stop, self.fate)
+        if agreed.save:
             self._save(trainer, pl_module)
 
-    def _agree(self, trainer: Trainer) -> tuple[bool, str | None]:
-        """Whether to save, and the signal to stop at, the same on every process."""
-        elapsed = time.monotonic() - self._saved_at
-        due = trainer.is_global_zero and elapsed >= 60 * self.every_minutes
-        if trainer.world_size == 1:
-            return due, self._stop
-        flags = torch.tensor([due, *(self._stop == name for name in STATUS)], dtype=torch.float64)
-        flags = distributed.all_reduce_sum_(flags.to(trainer.strategy.root_device)).tolist()
-        stops = (name for name, flag in zip(STATUS, flags[1:], strict=True) if flag)
-        return flags[0] > 0, next(stops, None)
+    def _agree(self, trainer: Trainer, pl_module: LightningModule) -> Agreed:
+        """Whether to save, and the signal to stop at, the same on every process. What is added so
+        far is checked first, so that no process fails in a save, where the others wait for it.
+
+        Raises:
+            InputError: a process failed; its own error on that process.
+        """
+        assert isinstance(pl_module, HasState) and self._agreement is not None
+        error: InputError | None = None
+        if trainer.world_size > 1:
+            try:
+                pl_module.accumulator.check()
+            except InputError as problem:
+                error = problem
+        remaining = self._saved_at + 60 * self.every_minutes - time.monotonic()
+        agreed = self._agreement.reach(
+            save=remaining <= 0,
+            stop=self._stop,
+            error=error,
+            within=remaining if remaining > 0 else 60 * self.every_minutes,
+        )
+        if agreed.failure is not None:
+            self._agreement = None
+            raise self._end(trainer, agreed.failure, error)
+        return agreed
+
+    @staticmethod
+    def _end(trainer: Trainer, failure: str, error: Exception | None) -> Exception:
+        """The error that this process ends by: its own, or that of another; the first one says
+        it."""
+        if trainer.is_global_zero:
+            return error or InputError(failure)
+        if isinstance(error, InputError):
+            error.reported_elsewhere = True
+        return error or reported_elsewhere(failure)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer, pl_module)
         # Before the module solves the chain: whatever happens there, the stream is safe.
         part = self._save(trainer, pl_module, last=True)
-        _, stop = self._agree(trainer)
+        stop = self._agree(trainer, pl_module).stop
         self._put_back()
         handle_signals()  # nothing is lost now; Lightning puts back the original ones at the end
         if stop is not None:
@@ -133,6 +186,7 @@ class FitCheckpoint(Callback):
     ) -> Part | None:
         """On every process; how far the state is."""
         assert isinstance(pl_module, HasState)
+        agreement, self._agreement = self._agreement, None
         state, part = pl_module.checkpoint_state(self._steps)
         self._saved_at = time.monotonic()
         if state is not None:
@@ -151,6 +205,9 @@ class FitCheckpoint(Callback):
                 break
         if last:  # a process that ended would take the others with it while the first one writes
             trainer.strategy.barrier("the state is saved")
+        if agreement is not None:
+            agreement.restart()
+        self._agreement = agreement
         return part
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -159,9 +216,22 @@ class FitCheckpoint(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        agreement, self._agreement = self._agreement, None
+        # The others come to the next agreement. A second Ctrl-C does not wait for them.
+        if agreement is not None and isinstance(exception, Exception):
+            self._tell_others(trainer, agreement, exception)
         self._put_back()
 
+    def _tell_others(self, trainer: Trainer, agreement: Agreement, error: Exception) -> None:
+        if is_lost_process(error):
+            return
+        with suppress(RuntimeError):  # they are gone meanwhile
+            failure = agreement.reach(error=error).failure
+            assert failure is not None
+            self._end(trainer, failure, error)
+
     def _put_back(self) -> None:
+        self._agreement = None
         if self._found is not None:
             self._found.close()
             self._found = None

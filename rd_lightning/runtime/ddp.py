@@ -35,6 +35,8 @@ _RUN = (
 """Variables that tell the runs of a scheduler apart."""
 _START_SECONDS, _POLL = 600.0, 0.2
 """How long a process waits for the first one of its machine to begin; between two looks."""
+_TO_REPORT = 3.0
+"""Seconds that a process waits for the one that reports its error."""
 
 
 class FrozenDDPStrategy(DDPStrategy):
@@ -70,13 +72,23 @@ def processes_end_together(trainer: Trainer) -> Iterator[None]:
         for process in getattr(trainer.strategy.launcher, "procs", []):
             if process.poll() is None:
                 process.terminate()
-        gone = isinstance(error, (dist.DistNetworkError, dist.DistStoreError))
-        if gone or (isinstance(error, RuntimeError) and _GONE.search(str(error))):
+        if isinstance(error, InputError) and error.reported_elsewhere:
+            # Launchers kill all processes as soon as one has failed; the one that says why is
+            # to be quicker, and ends this one.
+            time.sleep(_TO_REPORT)
+        if is_lost_process(error):
             raise InputError(
                 "another process of this run has ended, and this one cannot go on without it; the "
                 "other's message or log says why"
             ) from error
         raise
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether the error is that another process of the run is not there any more."""
+    if isinstance(error, (dist.DistNetworkError, dist.DistStoreError)):
+        return True
+    return isinstance(error, RuntimeError) and _GONE.search(str(error)) is not None
 
 
 def once_per_machine(

@@ -40,6 +40,14 @@ def broadcast_object(value: T) -> T:
     return found[0]
 
 
+def all_gather_objects(value: Any, group: Any = None) -> list[Any]:
+    """The values of all ranks, in their order, on every rank; without a process group, [value]."""
+    found = [value] * world_size(group)
+    if is_distributed(group):
+        dist.all_gather_object(found, value, group=group)
+    return found
+
+
 def rank(group: Any = None) -> int:
     """Of this process; 0 without torch.distributed."""
     return dist.get_rank(group) if is_distributed(group) else 0
