@@ -76,7 +76,7 @@ def _fit_in(
         print_facts(console, preflight_facts(module, data, trainer))
         if earlier is not None:
             # What is known before the weights are loaded; the module compares those too.
-            known = {**module.identity, "precision": str(trainer.precision)}
+            known = module.identity_under(trainer)
             check_resumed(earlier, known, module.dims, data.part(data.batches_done))
         if complete:
             check_same_options(folder, module.solve_options)
@@ -169,6 +169,7 @@ def _make_module(config: DictConfig) -> RDModule:
         level_widths=config.keep,
         accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
+        attention=config.family.get("attention", "auto"),
         **config.regression,
     )
 

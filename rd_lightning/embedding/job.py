@@ -16,6 +16,7 @@ from ..data.scan import IdRule
 from ..data.windows import LongPolicy
 from ..display.console import Fact, shown_size
 from ..errors import InputError, check_choice
+from ..families.execution import Execution, recorded
 from ..families.family import chain_text
 from ..families.hugging_face import family_from_config
 from ..head.head import RDHead, reach
@@ -94,6 +95,7 @@ class EmbedJob:
         EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
         name = options.family["name"] or family_of(self.head.report, options.head)
         self.family = family_from_config({**options.family, "name": name})
+        self.execution = Execution(options.family.get("attention", "auto"))
 
     def _open_topup(self) -> TopUp | None:
         if self.options.topup is None:
@@ -207,6 +209,7 @@ class EmbedJob:
             self.head,
             weights=self.options.family.get("weights"),
             level=self.head.names[self.num_members - 1],
+            attention=self.execution.attention,
         )
         model.width, model.poolings = self.width, self.poolings
         model.max_residues = self.settings["max_residues"]
@@ -217,14 +220,17 @@ class EmbedJob:
             )
         return model
 
-    def metadata(self, model: NestedModel, precision: str) -> dict[str, Any]:
-        """What the output says of itself, as JSON.
+    def metadata(self, model: NestedModel, device: torch.device, precision: str) -> dict[str, Any]:
+        """What the output says of itself, as JSON; the run is on that device, in that precision.
 
         Raises:
-            InputError: the weights or the precision are not those of the file that is topped up.
+            InputError: the weights, the precision or the attention are not those of the file that
+                is topped up.
         """
+        execution = self.execution.identity(self.family, device, precision)
         if self.topup:
             self.topup.check_precision(precision)
+            self.topup.check_execution(execution)
         weights = model.weight_digests()
         if self.topup:
             self.topup.check_weights(weights)
@@ -241,6 +247,7 @@ class EmbedJob:
             "settings": self.settings,
             "fasta_digest": self.data.store.summary.digest,
             "precision": precision,
+            **recorded(execution),
             "versions": versions(),
         }
 

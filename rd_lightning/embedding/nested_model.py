@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.esm2 import esm_tokenizer
+from ..families.execution import Attention, Execution
 from ..families.family import Family, get_family, members_of
 from ..families.forward import WindowTooLarge
 from ..head.head import RDHead, reach
@@ -52,6 +53,7 @@ class NestedModel(PushToHub, nn.Module):
         level: name of the largest member to use, all of the head's by default.
         width: in place of ``level``: the first columns to give, and no more members than they need.
         freeze: False makes the head's matrices parameters, to be trained with yours.
+        attention: see :class:`rd_lightning.families.execution.Execution`.
 
     Attributes:
         names, dims: of the levels, smallest first.
@@ -67,6 +69,7 @@ class NestedModel(PushToHub, nn.Module):
         level: str | None = None,
         width: int | None = None,
         freeze: bool = True,
+        attention: Attention = "auto",
     ) -> None:
         super().__init__()
         self.family = get_family(family) if isinstance(family, str) else family
@@ -76,7 +79,8 @@ class NestedModel(PushToHub, nn.Module):
         if not freeze:
             self.head.trainable_()
         folder = None if weights is None else Path(weights)
-        self.backbones = load_backbones(self.family, self.members, folder)
+        self.execution = Execution(attention)
+        self.backbones = load_backbones(self.family, self.members, folder, self.execution)
         self.poolings: tuple[Pooling, ...] = ("mean",)
         self.max_residues = EmbedSettings(1).max_residues
         self.known: Known | None = None
@@ -94,6 +98,7 @@ class NestedModel(PushToHub, nn.Module):
         level: str | None = None,
         width: int | None = None,
         freeze: bool = True,
+        attention: Attention = "auto",
         **hub: Any,
     ) -> Model:
         """From the folder of a head, ``RDModel.from_pretrained("rd-fit/.../head")``, or its
@@ -108,7 +113,15 @@ class NestedModel(PushToHub, nn.Module):
         """
         head = RDHead.from_pretrained(folder, **hub)
         family = family_of(head.report, folder) if family is None else family
-        return cls(family, head, weights=weights, level=level, width=width, freeze=freeze)
+        return cls(
+            family,
+            head,
+            weights=weights,
+            level=level,
+            width=width,
+            freeze=freeze,
+            attention=attention,
+        )
 
     def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
         """The head up to this model's largest member, as :meth:`rd_lightning.RDHead.save_for_hub`

@@ -63,8 +63,9 @@ class RunAlone:
 
     def __init__(self, job: EmbedJob, device: OneDevice) -> None:
         self.job, self.device = job, device
-        self.device_type, self.precision = device.device.type, device.precision
-        self.shown = f"1 x {self.device_type}, {self.precision}"
+        self.root_device, self.precision = device.device, device.precision
+        self.device_type = self.root_device.type
+        self.shown = _shown(1, job, self.root_device, self.precision)
 
     def make_model(self) -> NestedModel:
         """The backbones and the head, on the device."""
@@ -106,9 +107,9 @@ class RunUnderTrainer:
 
         self.job = job
         self.trainer = make_trainer(RecorderCallback(lambda rank: open_recorder(job, rank)))
-        self.device_type = self.trainer.strategy.root_device.type
-        self.precision = str(self.trainer.precision)
-        self.shown = f"{self.trainer.world_size} x {self.device_type}, {self.precision}"
+        self.root_device = self.trainer.strategy.root_device
+        self.device_type, self.precision = self.root_device.type, str(self.trainer.precision)
+        self.shown = _shown(self.trainer.world_size, job, self.root_device, self.precision)
 
     @property
     def is_main(self) -> bool:
@@ -130,3 +131,8 @@ class RunUnderTrainer:
         data = EmbedDataModule(self.job.data)
         with processes_end_together(self.trainer):
             self.trainer.predict(model, datamodule=data, return_predictions=False)
+
+
+def _shown(number: int, job: EmbedJob, device: torch.device, precision: str) -> str:
+    fact = job.execution.fact(job.family, device, precision)
+    return ", ".join([f"{number} x {device.type}", precision, *([fact] if fact else [])])

@@ -16,6 +16,7 @@ import torch
 from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
 from ..families.backbone import load_backbones, weight_digests
+from ..families.execution import Execution, recorded
 from ..families.family import Family, members_of
 from ..families.hugging_face import family_from_config
 from ..fitting.output import Fitted, read_fit
@@ -69,6 +70,7 @@ class EvaluateJob:
                 "representations=[one_hot] alone"
             )
         self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
+        self.execution = Execution(options.family.get("attention", "auto"))
         check_choice("on_invalid", options.on_invalid, ("raise", "skip"))
         read, self.problems = read_assays(
             options.assays,
@@ -149,7 +151,9 @@ class EvaluateJob:
         weights, head = self.options.family.get("weights"), self.fitted.head
         members = members_of(self.family, head.names, head.member_dims)
         folder = None if weights is None else Path(weights)
-        backbones = load_backbones(self.family, members, folder).to(_device(self.options.device))
+        device = _device(self.options.device)
+        self.execution.identity(self.family, device, "32-true")  # refuses what cannot be
+        backbones = load_backbones(self.family, members, folder, self.execution).to(device)
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(
@@ -202,7 +206,12 @@ class EvaluateJob:
     def embedder(self) -> VariantEmbedder:
         device = _device(self.options.device)
         cache = self.options.cache
-        identity = {"family": self.family.name, "weights": self._loaded[1]}
+        execution = self.execution.identity(self.family, device, "32-true")
+        identity = {
+            "family": self.family.name,
+            "weights": self._loaded[1],
+            **recorded(execution),
+        }
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
         return VariantEmbedder(

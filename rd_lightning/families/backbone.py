@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..data.windows import NUM_SPECIAL_TOKENS
+from .execution import Execution
 from .family import Family, Member
 
 _SAMPLE = 1 << 16
@@ -23,25 +25,48 @@ class Backbone(nn.Module):
     position that is not padding.
     """
 
-    def __init__(self, family: Family, member: Member, model: nn.Module) -> None:
+    def __init__(
+        self,
+        family: Family,
+        member: Member,
+        model: nn.Module,
+        execution: Execution = Execution(),  # noqa: B008  (frozen)
+    ) -> None:
         super().__init__()
         self.family, self.member, self.model = family, member, model
+        self.execution = execution
         self.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, family: Family, member: Member, weights: Path | None = None) -> Backbone:
+    def load(
+        cls,
+        family: Family,
+        member: Member,
+        weights: Path | None = None,
+        execution: Execution = Execution(),  # noqa: B008  (frozen)
+    ) -> Backbone:
         """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`)."""
-        return cls(family, member, family.load(member, weights))
+        return cls(family, member, family.load(member, weights), execution)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in eval mode: dropout and batch statistics would make the embeddings other ones."""
         return super().train(False)
 
     def forward(
-        self, tokens: Int[Tensor, "batch length"], *, padded: bool = True
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        padded: bool = True,
+        num_tokens: int | None = None,
     ) -> Float[Tensor, "batch length width"]:
-        """Embeddings of every token, special ones included; at padding they mean nothing."""
-        return self.family.encode(self.model, tokens, padded=padded)
+        """Embeddings of every token, special ones included; at padding they mean nothing.
+
+        Args:
+            padded: whether any token is padding.
+            num_tokens: tokens that are not padding, where the caller knows: packed batches on a GPU
+                would wait for it.
+        """
+        return self.execution.run(self.family, self.model, tokens, padded, num_tokens)
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
@@ -56,10 +81,13 @@ class Backbone(nn.Module):
 
 
 def load_backbones(
-    family: Family, members: tuple[Member, ...], weights: Path | None = None
+    family: Family,
+    members: tuple[Member, ...],
+    weights: Path | None = None,
+    execution: Execution = Execution(),  # noqa: B008  (frozen)
 ) -> nn.ModuleDict:
     """Several members, by name."""
-    backbones = {m.name: Backbone.load(family, m, weights) for m in members}
+    backbones = {m.name: Backbone.load(family, m, weights, execution) for m in members}
     return nn.ModuleDict({module_key(name): b for name, b in backbones.items()})
 
 
@@ -82,8 +110,10 @@ def residue_embeddings(
     *,
     padded: bool,
 ) -> list[Float[Tensor, "n _"]]:
-    """One (n, d_k) tensor a backbone: the tokens at flat positions ``rows`` of the batch."""
+    """One (n, d_k) tensor a backbone: the residues of the batch, which are the tokens at its flat
+    positions ``rows``."""
+    num_tokens = len(rows) + NUM_SPECIAL_TOKENS * len(tokens)
     return [
-        backbone(tokens, padded=padded).flatten(0, 1).index_select(0, rows)
+        backbone(tokens, padded=padded, num_tokens=num_tokens).flatten(0, 1).index_select(0, rows)
         for backbone in backbones.values()
     ]

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..errors import InputError
+from ..families.execution import completed
 from ..runtime import distributed
 from ..runtime.os_errors import explained
 from ..runtime.provenance import differences
@@ -185,7 +186,7 @@ def check_resumed(
     differing = differences(
         {**identity, "dims": dims, **{f: getattr(part, f) for f in fields}},
         {
-            **{key: state.identity.get(key) for key in identity},
+            **{key: completed(state.identity).get(key) for key in identity},
             "dims": state.dims,
             **{f: getattr(saved, f) for f in fields},
         },

@@ -21,6 +21,7 @@ from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
+from ..families.execution import Attention, Execution, recorded
 from ..families.family import Family, get_family
 from ..head.head import RDHead
 from ..runtime import distributed
@@ -52,6 +53,7 @@ class RDModule(L.LightningModule):
         accumulate: arithmetic of the moments, see :class:`rd_lightning.JointMoments`.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
             way it never reaches the moments.
+        attention: see :class:`rd_lightning.families.execution.Execution`.
 
     Attributes:
         state: moments by group, held out, and of what; global after the fit.
@@ -88,6 +90,7 @@ class RDModule(L.LightningModule):
         level_widths: Sequence[int] | None = None,
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
+        attention: Attention = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -96,6 +99,7 @@ class RDModule(L.LightningModule):
         self.weights = None if weights is None else Path(weights)
         check_choice("on_nonfinite", on_nonfinite, ("raise", "skip"))
         self.on_nonfinite: Literal["raise", "skip"] = on_nonfinite
+        self.execution = Execution(attention)
         self.solve_options: dict[str, Any] = {
             "regression": regression,
             "num_components": num_components,
@@ -146,11 +150,7 @@ class RDModule(L.LightningModule):
             )
         if data := self.data:
             assert data.plan is not None
-            if data.tokenizer != self.family.tokenizer():
-                raise InputError(
-                    f"FastaDataModule gives other tokens than the family {self.family.name} reads: "
-                    "give it tokenizer=module.family.tokenizer()"
-                )
+            data.check_tokens(self.family)
             if data.part_of == 1:
                 check_enough(data.plan.summary(), self.dims, self.names, self.solve_options)
             num_groups = data.plan.settings.num_groups
@@ -163,39 +163,41 @@ class RDModule(L.LightningModule):
         first = self._trainer is None or self.trainer.local_rank == 0
         try:
             if first:
-                self.backbones = load_backbones(self.family, self.members, self.weights)
+                self.backbones = self._loaded()
         finally:
             if self._trainer is not None:
                 self.trainer.strategy.barrier("weights are on this machine")
         if not first:
-            self.backbones = load_backbones(self.family, self.members, self.weights)
+            self.backbones = self._loaded()
+
+    def _loaded(self) -> nn.ModuleDict:
+        return load_backbones(self.family, self.members, self.weights, self.execution)
 
     def configure_optimizers(self) -> None:
         return None
 
     def on_fit_start(self) -> None:
         assert self.backbones is not None
-        self.state.identity = {
-            **self.identity,
-            "precision": str(self.trainer.precision),
-            "weights": weight_digests(self.backbones),
-        }
+        identity = {**self.identity_under(self.trainer), "weights": weight_digests(self.backbones)}
+        self.state.identity = recorded(identity)
         self.state.to(self.device)
         if self.resume_from is not None and self.data is not None:
-            self._resume(self.resume_from, self.data)
+            self._resume(self.resume_from, self.data, identity)
 
-    @property
-    def identity(self) -> dict[str, Any]:
+    def identity_under(self, trainer: L.Trainer) -> dict[str, Any]:
         """What must agree for two states to be of one fit, as far as known before the weights."""
+        device, precision = trainer.strategy.root_device, str(trainer.precision)
         return {
             "family": self.family.name,
             "names": list(self.names),
             "accumulate": self.accumulate,
+            "precision": precision,
+            **self.execution.identity(self.family, device, precision),
         }
 
-    def _resume(self, state: FitState, data: FastaDataModule) -> None:
+    def _resume(self, state: FitState, data: FastaDataModule, identity: dict[str, Any]) -> None:
         """Resume from a checkpoint: its moments on the first process, its shift on all."""
-        check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
+        check_resumed(state, identity, self.dims, data.part(data.batches_done))
         data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
         self._rows_before = state.num_rows
         if self.global_rank == 0:
