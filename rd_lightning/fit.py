@@ -77,6 +77,7 @@ def _fit_in(
         if earlier is not None:
             # What is known before the weights are loaded; the module compares those too.
             known = module.identity_under(trainer)
+            del known["compile"]  # the compiler may fail, and the run go on without
             check_resumed(earlier, known, module.dims, data.part(data.batches_done))
         if complete:
             check_same_options(folder, module.solve_options)
@@ -170,6 +171,7 @@ def _make_module(config: DictConfig) -> RDModule:
         accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
         attention=config.family.get("attention", "auto"),
+        compile=config.family.get("compile", "auto"),
         **config.regression,
     )
 

@@ -95,7 +95,8 @@ class EmbedJob:
         EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
         name = options.family["name"] or family_of(self.head.report, options.head)
         self.family = family_from_config({**options.family, "name": name})
-        self.execution = Execution(options.family.get("attention", "auto"))
+        chosen = {key: options.family.get(key, "auto") for key in ("attention", "compile")}
+        self.execution = Execution(**chosen)
 
     def _open_topup(self) -> TopUp | None:
         if self.options.topup is None:
@@ -210,7 +211,9 @@ class EmbedJob:
             weights=self.options.family.get("weights"),
             level=self.head.names[self.num_members - 1],
             attention=self.execution.attention,
+            compile=self.execution.compile,
         )
+        self.execution = model.execution
         model.width, model.poolings = self.width, self.poolings
         model.max_residues = self.settings["max_residues"]
         topup = self.topup

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.esm2 import esm_tokenizer
-from ..families.execution import Attention, Execution
+from ..families.execution import Attention, Compile, Execution
 from ..families.family import Family, get_family, members_of
 from ..families.forward import WindowTooLarge
 from ..head.head import RDHead, reach
@@ -53,7 +53,7 @@ class NestedModel(PushToHub, nn.Module):
         level: name of the largest member to use, all of the head's by default.
         width: in place of ``level``: the first columns to give, and no more members than they need.
         freeze: False makes the head's matrices parameters, to be trained with yours.
-        attention: see :class:`rd_lightning.families.execution.Execution`.
+        attention, compile: see :class:`rd_lightning.families.execution.Execution`.
 
     Attributes:
         names, dims: of the levels, smallest first.
@@ -70,6 +70,7 @@ class NestedModel(PushToHub, nn.Module):
         width: int | None = None,
         freeze: bool = True,
         attention: Attention = "auto",
+        compile: Compile = "auto",
     ) -> None:
         super().__init__()
         self.family = get_family(family) if isinstance(family, str) else family
@@ -79,8 +80,9 @@ class NestedModel(PushToHub, nn.Module):
         if not freeze:
             self.head.trainable_()
         folder = None if weights is None else Path(weights)
-        self.execution = Execution(attention)
+        self.execution = Execution(attention, compile)
         self.backbones = load_backbones(self.family, self.members, folder, self.execution)
+        self._begun = False
         self.poolings: tuple[Pooling, ...] = ("mean",)
         self.max_residues = EmbedSettings(1).max_residues
         self.known: Known | None = None
@@ -99,6 +101,7 @@ class NestedModel(PushToHub, nn.Module):
         width: int | None = None,
         freeze: bool = True,
         attention: Attention = "auto",
+        compile: Compile = "auto",
         **hub: Any,
     ) -> Model:
         """From the folder of a head, ``RDModel.from_pretrained("rd-fit/.../head")``, or its
@@ -121,6 +124,7 @@ class NestedModel(PushToHub, nn.Module):
             width=width,
             freeze=freeze,
             attention=attention,
+            compile=compile,
         )
 
     def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
@@ -146,6 +150,14 @@ class NestedModel(PushToHub, nn.Module):
     def dims(self) -> tuple[int, ...]:
         """Widths of the levels."""
         return self.head.dims
+
+    def begin(self, num_batches: int = 0) -> None:
+        """Compile the layers if that is chosen, for a run of so many batches; once, by itself at
+        the first call. See :class:`rd_lightning.families.execution.Execution`."""
+        if not self._begun and not torch.compiler.is_compiling():
+            self.execution.choose(self.family, self.device, num_batches)
+            self.execution.begin(self.backbones.values())
+            self._begun = True
 
     @property
     def alphabet(self) -> Alphabet:
@@ -188,6 +200,7 @@ class NestedModel(PushToHub, nn.Module):
             padded: False if no token is padding, which is a little faster.
         """
         check_choice("repr", repr, ("tensor", "dict"))
+        self.begin()
         num_members, columns = self._reach(level, width)
         backbones = list(self.backbones.values())[:num_members]
         z = self.head([backbone(tokens, padded=padded) for backbone in backbones])[..., :columns]
@@ -235,6 +248,8 @@ class NestedModel(PushToHub, nn.Module):
         def run(batch: SequenceBatch) -> dict[Pooling, Tensor]:
             return self._embed(batch, poolings, num_members, columns, listed.id, max_residues)
 
+        with torch.no_grad():
+            self.begin()  # before streams of batches begin, each on a thread
         tokenizer, device_type = self.family.tokenizer(), self.device.type
         rows = embed_listed(run, listed, settings, tokenizer, device_type)
         by_pooling: dict[str, Any] = {}

@@ -69,7 +69,10 @@ class RunAlone:
 
     def make_model(self) -> NestedModel:
         """The backbones and the head, on the device."""
-        return self.job.make_model(NestedModel).to(self.device.device)
+        model = self.job.make_model(NestedModel).to(self.device.device)
+        with torch.no_grad(), self.device.autocast:
+            model.begin(len(self.job.data.plan))
+        return model
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""
@@ -120,7 +123,12 @@ class RunUnderTrainer:
         """The backbones and the head, as a LightningModule."""
         from .model import RDModel
 
-        return self.job.make_model(RDModel)
+        model = self.job.make_model(RDModel)
+        if model.execution.compile is True:  # before what is recorded of the run is written
+            model.to(self.root_device)
+            with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
+                model.begin()
+        return model
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""

@@ -70,7 +70,8 @@ class EvaluateJob:
                 "representations=[one_hot] alone"
             )
         self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
-        self.execution = Execution(options.family.get("attention", "auto"))
+        chosen = {key: options.family.get(key, "auto") for key in ("attention", "compile")}
+        self.execution = Execution(**chosen)
         check_choice("on_invalid", options.on_invalid, ("raise", "skip"))
         read, self.problems = read_assays(
             options.assays,
@@ -153,7 +154,10 @@ class EvaluateJob:
         folder = None if weights is None else Path(weights)
         device = _device(self.options.device)
         self.execution.identity(self.family, device, "32-true")  # refuses what cannot be
+        self.execution.choose(self.family, device, num_batches=0)
         backbones = load_backbones(self.family, members, folder, self.execution).to(device)
+        with torch.no_grad():
+            self.execution.begin(backbones.values())
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ class Backbone(nn.Module):
         family: Family,
         member: Member,
         model: nn.Module,
-        execution: Execution = Execution(),  # noqa: B008  (frozen)
+        execution: Execution | None = None,
     ) -> None:
         super().__init__()
         self.family, self.member, self.model = family, member, model
-        self.execution = execution
+        self.execution = Execution() if execution is None else execution
+        self.layer: Callable[..., Tensor] | None = None
+        """Of the model, compiled; None where it is not."""
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -43,7 +45,7 @@ class Backbone(nn.Module):
         family: Family,
         member: Member,
         weights: Path | None = None,
-        execution: Execution = Execution(),  # noqa: B008  (frozen)
+        execution: Execution | None = None,
     ) -> Backbone:
         """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`)."""
         return cls(family, member, family.load(member, weights), execution)
@@ -66,7 +68,14 @@ class Backbone(nn.Module):
             num_tokens: tokens that are not padding, where the caller knows: packed batches on a GPU
                 would wait for it.
         """
-        return self.execution.run(self.family, self.model, tokens, padded, num_tokens)
+        return self.execution.run(
+            self.family,
+            self.model,
+            tokens,
+            layer=self.layer,
+            padded=padded,
+            num_tokens=num_tokens,
+        )
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
@@ -84,9 +93,10 @@ def load_backbones(
     family: Family,
     members: tuple[Member, ...],
     weights: Path | None = None,
-    execution: Execution = Execution(),  # noqa: B008  (frozen)
+    execution: Execution | None = None,
 ) -> nn.ModuleDict:
     """Several members, by name."""
+    execution = Execution() if execution is None else execution
     backbones = {m.name: Backbone.load(family, m, weights, execution) for m in members}
     return nn.ModuleDict({module_key(name): b for name, b in backbones.items()})
 

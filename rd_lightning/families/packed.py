@@ -30,10 +30,6 @@ class Packing(NamedTuple):
     """Tokens of the longest window, or more."""
 
 
-Attend = Callable[[Tensor, Tensor, Tensor, Packing], Tensor]
-"""(query, key, value), each (tokens, heads, head width), to the same shape."""
-
-
 def encode_packed(
     model: ESM2,
     tokens: Int[Tensor, "batch length"],
@@ -56,7 +52,7 @@ def encode_packed(
     x = embed_tokens(model, tokens, padding).flatten(0, 1).index_select(0, packing.index)
     layers: Any = model.layers  # of fair-esm's TransformerLayer, which torch types as Module
     tables = rotary_tables(layers[0].self_attn.rot_emb.inv_freq, length)
-    cos, sin = (table.index_select(0, packing.index % length)[:, None] for table in tables)
+    cos, sin = (table.index_select(0, packing.index % length) for table in tables)
     attend = one_by_one if tokens.device.type == "cpu" else varlen
     for layer in layers:
         x = packed_layer(layer, x, cos, sin, packing, attend)
@@ -76,17 +72,20 @@ def pack(inside: Tensor, num_tokens: int | None = None) -> Packing:
 
 
 def packed_layer(
-    layer: Any, x: Tensor, cos: Tensor, sin: Tensor, packing: Packing, attend: Attend
+    layer: Any, x: Tensor, cos: Tensor, sin: Tensor, packing: Any, attend: Callable[..., Tensor]
 ) -> Tensor:
-    """One layer of ESM-2 on packed tokens, (tokens, width) to the same shape."""
+    """One layer of ESM-2 on flat tokens, (tokens, width) to the same shape.
+
+    Args:
+        cos, sin: (tokens, head width).
+        packing: handed to ``attend`` after query, key and value, which are (tokens, heads, head
+            width); it gives the same shape.
+    """
     attention, normed = layer.self_attn, layer.self_attn_layer_norm(x)
-
-    def heads(projection: torch.nn.Linear) -> Tensor:
-        return projection(normed).unflatten(-1, (attention.num_heads, -1))
-
-    query = rotate(heads(attention.q_proj), cos, sin)
-    key = rotate(heads(attention.k_proj), cos, sin)
-    mixed = attend(query, key, heads(attention.v_proj), packing)
+    cos, sin = cos[:, None], sin[:, None]
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    query, key, value = (p(normed).unflatten(-1, (attention.num_heads, -1)) for p in projections)
+    mixed = attend(rotate(query, cos, sin), rotate(key, cos, sin), value, packing)
     x = x + attention.out_proj(mixed.flatten(1))
     return x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
-from ..families.execution import Attention, Execution, recorded
+from ..families.execution import Attention, Compile, Execution, recorded
 from ..families.family import Family, get_family
 from ..head.head import RDHead
 from ..runtime import distributed
@@ -53,7 +54,7 @@ class RDModule(L.LightningModule):
         accumulate: arithmetic of the moments, see :class:`rd_lightning.JointMoments`.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
             way it never reaches the moments.
-        attention: see :class:`rd_lightning.families.execution.Execution`.
+        attention, compile: see :class:`rd_lightning.families.execution.Execution`.
 
     Attributes:
         state: moments by group, held out, and of what; global after the fit.
@@ -91,6 +92,7 @@ class RDModule(L.LightningModule):
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
         attention: Attention = "auto",
+        compile: Compile = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -99,7 +101,7 @@ class RDModule(L.LightningModule):
         self.weights = None if weights is None else Path(weights)
         check_choice("on_nonfinite", on_nonfinite, ("raise", "skip"))
         self.on_nonfinite: Literal["raise", "skip"] = on_nonfinite
-        self.execution = Execution(attention)
+        self.execution = Execution(attention, compile)
         self.solve_options: dict[str, Any] = {
             "regression": regression,
             "num_components": num_components,
@@ -140,8 +142,6 @@ class RDModule(L.LightningModule):
         found = getattr(self.trainer, "datamodule", None)
         return found if isinstance(found, FastaDataModule) and found.plan is not None else None
 
-    # Lightning's hooks, in their order
-
     def setup(self, stage: str) -> None:
         if type(self.trainer.strategy) is DDPStrategy:
             raise InputError(
@@ -159,25 +159,27 @@ class RDModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.backbones is not None:
             return
+        load = partial(load_backbones, self.family, self.members, self.weights, self.execution)
         # One process of a machine first, so that a download happens once.
         first = self._trainer is None or self.trainer.local_rank == 0
         try:
             if first:
-                self.backbones = self._loaded()
+                self.backbones = load()
         finally:
             if self._trainer is not None:
                 self.trainer.strategy.barrier("weights are on this machine")
         if not first:
-            self.backbones = self._loaded()
-
-    def _loaded(self) -> nn.ModuleDict:
-        return load_backbones(self.family, self.members, self.weights, self.execution)
+            self.backbones = load()
 
     def configure_optimizers(self) -> None:
         return None
 
     def on_fit_start(self) -> None:
         assert self.backbones is not None
+        number = 0 if self.data is None or self.data.plan is None else len(self.data.plan)
+        self.execution.choose(self.family, self.device, number)
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            self.execution.begin(self.backbones.values())
         identity = {**self.identity_under(self.trainer), "weights": weight_digests(self.backbones)}
         self.state.identity = recorded(identity)
         self.state.to(self.device)

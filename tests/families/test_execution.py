@@ -69,10 +69,13 @@ def test_what_cannot_be_is_one_line(new_gpu, monkeypatch):
         Execution("flash")  # pyright: ignore
 
 
-def test_files_of_before_are_padded():
-    padded, packed = ({"family": "mini", "attention": how} for how in ("padded", "packed"))
-    assert recorded(padded) == {"family": "mini"} and recorded(packed) == packed
-    assert completed(recorded(padded)) == padded and completed(recorded(packed)) == packed
+def test_files_of_before_are_padded_and_not_compiled():
+    former = {"family": "mini", "attention": "padded", "compile": False}
+    assert recorded(former) == {"family": "mini"}
+    for change in ({}, {"attention": "packed"}, {"compile": True}):
+        identity = {**former, **change}
+        assert recorded(identity) == {"family": "mini", **change}
+        assert completed(recorded(identity)) == identity
 
 
 def test_residues_of_packed_and_padded_batches_agree(counted):
