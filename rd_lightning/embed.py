@@ -50,7 +50,7 @@ def embed(config: DictConfig) -> None:
             return
         model = run.make_model()
         started = time.perf_counter()
-        metadata = job.metadata(model, run.precision) if is_main_process() else {}
+        metadata = job.metadata(model, run.root_device, run.precision) if is_main_process() else {}
         if is_main_process() and job.prepare_spool(metadata):
             console.print("resuming an earlier run")
         run(model)

@@ -68,7 +68,7 @@ def _work(config: DictConfig) -> None:
     plan = data.scan(trainer.strategy.root_device.type)
     num_parts = check_num_parts(config.data.claim_parts, len(plan))
     part = replace(data.part(0), of=num_parts, num_batches=0)
-    facts = {**module.identity, "precision": str(trainer.precision), **asdict(part)}
+    facts = {**module.identity_under(trainer), **asdict(part)}
     check_same_fit(folder, facts)
     config.resume = "auto"
     for number, part_folder in claimed_parts(folder, num_parts):
@@ -132,12 +132,14 @@ def _todo(
     earlier = _resumed(config.resume, folder)
     if earlier is not None:
         module.resume_from, data.batches_done = earlier, earlier.parts[0].batches_done
-    data.scan(trainer.strategy.root_device.type)
+    device = trainer.strategy.root_device
+    data.scan(device.type)
     assert data.store is not None
     print_facts(console, preflight_facts(module, data, trainer))
     if earlier is not None:
         # What is known before the weights are loaded; the module compares those too.
-        known = {**module.identity, "precision": str(trainer.precision)}
+        known = module.identity_under(trainer)
+        del known["compile"]  # the compiler may fail, and the run go on without
         check_resumed(earlier, known, module.dims, data.part(data.batches_done))
     if complete:
         check_same_options(folder, module.solve_options)
@@ -230,6 +232,8 @@ def _make_module(config: DictConfig) -> RDModule:
         accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
         offload=config.family.get("offload", "auto"),
+        attention=config.family.get("attention", "auto"),
+        compile=config.family.get("compile", "auto"),
         **config.regression,
     )
 

@@ -464,3 +464,20 @@ def test_preflight_only_looks(inside, argv, capsys):
         assert part in said
     assert not os.path.exists("pre.h5")
     assert not os.path.exists("pre.h5.unfinished")
+
+
+def test_packed_batches_give_the_same_vectors_and_are_of_one_file(inside, argv, capsys):
+    run_here("fasta=x.fasta", "out=packed.h5", "level=200K", "family.attention=packed")
+    whole, packed = content(inside / "whole.h5"), content(inside / "packed.h5")
+    for key in (k for k in packed if k.startswith("per-protein")):
+        assert np.allclose(packed[key], whole[key][:64], atol=1e-4)
+    metadata = json.loads(h5py.File(inside / "packed.h5").attrs["rd_lightning"])
+    assert metadata["attention"] == "packed"
+    assert "attention" not in json.loads(h5py.File(inside / "whole.h5").attrs["rd_lightning"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run_here("fasta=x.fasta", "topup=packed.h5")
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: packed.h5 was made with attention=packed, this run has padded; top up with "
+        "family.attention=packed"
+    )

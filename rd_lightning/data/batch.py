@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .store import Sequences
 from .tokenizer import Tokenizer
-from .windows import Window, equal_windows
+from .windows import NUM_SPECIAL_TOKENS, Window, equal_windows
 
 
 @dataclass
@@ -32,6 +32,11 @@ class Batch:
     def num_residues(self) -> int:
         """Residues in it, special tokens and padding left out."""
         return len(self.rows)
+
+    @property
+    def num_tokens(self) -> int:
+        """Special ones included, padding left out."""
+        return len(self.rows) + NUM_SPECIAL_TOKENS * len(self.windows)
 
     def pin_memory(self) -> Batch:
         """For torch's DataLoader: page-locked, so that the copy to a GPU need not be waited for."""

@@ -16,6 +16,7 @@ from ..data.scan import IdRule
 from ..data.windows import LongPolicy
 from ..display.console import Fact, shown_size
 from ..errors import InputError, check_choice
+from ..families.execution import Execution
 from ..families.family import chain_text, members_of
 from ..families.holding import held_dtype
 from ..families.hugging_face import family_from_config
@@ -97,6 +98,8 @@ class EmbedJob:
         EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
         name = options.family["name"] or family_of(self.head.report, options.head)
         self.family = family_from_config({**options.family, "name": name})
+        chosen = {key: options.family.get(key, "auto") for key in ("attention", "compile")}
+        self.execution = Execution(**chosen)
 
     def _open_topup(self) -> TopUp | None:
         if self.options.topup is None:
@@ -225,7 +228,10 @@ class EmbedJob:
             level=self.head.names[self.num_members - 1],
             hold=placement.work.hold,
             offload=placement.streamed,
+            attention=self.execution.attention,
+            compile=self.execution.compile,
         )
+        self.execution = model.execution
         model.width, model.poolings = self.width, self.poolings
         model.max_residues = self.settings["max_residues"]
         topup = self.topup
@@ -235,14 +241,17 @@ class EmbedJob:
             )
         return model
 
-    def metadata(self, model: NestedModel, precision: str) -> dict[str, Any]:
-        """What the output says of itself, as JSON.
+    def metadata(self, model: NestedModel, device: torch.device, precision: str) -> dict[str, Any]:
+        """What the output says of itself, as JSON; the run is on that device, in that precision.
 
         Raises:
-            InputError: the weights or the precision are not those of the file that is topped up.
+            InputError: the weights, the precision or the attention are not those of the file that
+                is topped up.
         """
+        execution = self.execution.identity(self.family, device, precision)
         if self.topup:
             self.topup.check_precision(precision)
+            self.topup.check_execution(execution)
         weights = model.weight_digests()
         if self.topup:
             self.topup.check_weights(weights)
@@ -250,6 +259,7 @@ class EmbedJob:
             **self._known_metadata(),
             "weights": weights,
             "precision": precision,
+            **recorded(execution),
             "versions": versions(),
         }
 
@@ -288,7 +298,8 @@ class EmbedJob:
         topup = None if self.topup is None else self.topup.metadata
         known = {**self._known_metadata(), "topup": topup}
         found = Spool.check(self.spool_folder, known)
-        return {k: found[k] for k in (*self._known_metadata(), "weights", "precision", "versions")}
+        keys = (*self._known_metadata(), "weights", "precision", *FORMER, "versions")
+        return {key: found[key] for key in keys if key in found}
 
     def open_spool(self, rank: int = 0) -> Spool:
         lengths = np.where(self.kept, self.data.plan.lengths, 0)

@@ -44,6 +44,10 @@ class RDModel(NestedModel, L.LightningModule):
         torch.Size([1, 12, 64])
     """
 
+    def on_predict_start(self) -> None:
+        self.begin()
+        self.execution.check_processes(self.device)
+
     def predict_step(self, batch: Any, batch_idx: int = 0) -> dict[Pooling, Tensor] | Tensor:
         """Vectors of a batch of sequences by :attr:`poolings`: (sequences, width), or
         (residues, width). Of a batch of tokens, alone or as a ``TensorDataset`` gives it,

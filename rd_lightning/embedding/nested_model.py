@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.esm2 import esm_tokenizer
+from ..families.execution import Attention, Compile, Execution
 from ..families.family import Family, get_family, members_of
 from ..families.forward import TokenBudget, WindowTooLarge
 from ..head.head import RDHead, reach
@@ -60,6 +61,7 @@ class NestedModel(PushToHub, nn.Module):
         offload: "none": the weights are on the model's device. "layers": those of the layers stay
             in host memory and are copied to the device as they are needed; or the names of members
             of which that is so. The embeddings are the same, bit for bit.
+        attention, compile: see :class:`rd_lightning.families.execution.Execution`.
 
     Attributes:
         names, dims: of the levels, smallest first.
@@ -77,6 +79,8 @@ class NestedModel(PushToHub, nn.Module):
         freeze: bool = True,
         hold: torch.dtype | None = None,
         offload: Literal["none", "layers"] | Collection[str] = "none",
+        attention: Attention = "auto",
+        compile: Compile = "auto",
     ) -> None:
         super().__init__()
         self.family = get_family(family) if isinstance(family, str) else family
@@ -86,9 +90,16 @@ class NestedModel(PushToHub, nn.Module):
         if not freeze:
             self.head.trainable_()
         folder = None if weights is None else Path(weights)
+        self.execution = Execution(attention, compile)
         self.backbones = load_backbones(
-            self.family, self.members, folder, hold=hold, streamed=self._streamed(offload)
+            self.family,
+            self.members,
+            folder,
+            self.execution,
+            hold=hold,
+            streamed=self._streamed(offload),
         )
+        self._begun = False
         self.poolings: tuple[Pooling, ...] = ("mean",)
         self.max_residues = EmbedSettings(1).max_residues
         self.known: Known | None = None
@@ -109,6 +120,8 @@ class NestedModel(PushToHub, nn.Module):
         freeze: bool = True,
         hold: torch.dtype | None = None,
         offload: Literal["none", "layers"] = "none",
+        attention: Attention = "auto",
+        compile: Compile = "auto",
         **hub: Any,
     ) -> Model:
         """From the folder of a head, ``RDModel.from_pretrained("rd-fit/.../head")``, or its
@@ -132,6 +145,8 @@ class NestedModel(PushToHub, nn.Module):
             freeze=freeze,
             hold=hold,
             offload=offload,
+            attention=attention,
+            compile=compile,
         )
 
     def save_for_hub(self, folder: str | os.PathLike, repo_id: str) -> None:
@@ -157,6 +172,14 @@ class NestedModel(PushToHub, nn.Module):
     def dims(self) -> tuple[int, ...]:
         """Widths of the levels."""
         return self.head.dims
+
+    def begin(self, num_batches: int = 0) -> None:
+        """Compile the layers if that is chosen, for a run of so many batches; once, by itself at
+        the first call. See :class:`rd_lightning.families.execution.Execution`."""
+        if not self._begun and not torch.compiler.is_compiling():
+            self.execution.choose(self.family, self.device, num_batches)
+            self.execution.begin(self.backbones.values())
+            self._begun = True
 
     @property
     def alphabet(self) -> Alphabet:
@@ -199,6 +222,7 @@ class NestedModel(PushToHub, nn.Module):
             padded: False if no token is padding, which is a little faster.
         """
         check_choice("repr", repr, ("tensor", "dict"))
+        self.begin()
         num_members, columns = self._reach(level, width)
         backbones = list(self.backbones.values())[:num_members]
         z = self.head([backbone(tokens, padded=padded) for backbone in backbones])[..., :columns]
@@ -255,6 +279,8 @@ class NestedModel(PushToHub, nn.Module):
                 batch, poolings, num_members, columns, listed.id, max_residues, budget
             )
 
+        with torch.no_grad():
+            self.begin()  # before streams of batches begin, each on a thread
         tokenizer, device_type = self.family.tokenizer(), self.device.type
         with self._arithmetic(precision):
             rows = embed_listed(run, listed, settings, tokenizer, device_type)

@@ -102,7 +102,8 @@ def _pool(
     backbone: nn.Module, batch: SequenceBatch, piece: Batch, poolings: Sequence[Pooling]
 ) -> dict[Pooling, Tensor]:
     """Of one member and one piece: (windows, d) weighted sums and <cls>; (n, d) residues."""
-    embeddings = backbone(piece.tokens, padded=piece.padded).float()
+    num_tokens = piece.num_tokens
+    embeddings = backbone(piece.tokens, padded=piece.padded, num_tokens=num_tokens).float()
     pooled: dict[Pooling, Tensor] = {}
     if "mean" in poolings:
         weights = batch.mean_weights(piece).to(embeddings.device, non_blocking=True)

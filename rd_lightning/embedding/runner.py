@@ -68,8 +68,9 @@ class RunAlone:
 
     def __init__(self, job: EmbedJob, device: OneDevice) -> None:
         self.job, self.device = job, device
-        self.device_type, self.precision = device.device.type, device.precision
-        self.shown = f"1 x {self.device_type}, {self.precision}"
+        self.root_device, self.precision = device.device, device.precision
+        self.device_type = self.root_device.type
+        self.shown = _shown(1, job, self.root_device, self.precision)
 
     @cached_property
     def placement(self) -> Placement:
@@ -83,7 +84,10 @@ class RunAlone:
 
     def make_model(self) -> NestedModel:
         """The backbones and the head, on the device."""
-        return self.job.make_model(NestedModel, self.placement).to(self.device.device)
+        model = self.job.make_model(NestedModel, self.placement).to(self.device.device)
+        with torch.no_grad(), self.device.autocast:
+            model.begin(len(self.job.data.plan))
+        return model
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""
@@ -121,9 +125,9 @@ class RunUnderTrainer:
 
         self.job = job
         self.trainer = make_trainer(RecorderCallback(lambda rank: open_recorder(job, rank)))
-        self.device_type = self.trainer.strategy.root_device.type
-        self.precision = str(self.trainer.precision)
-        self.shown = f"{self.trainer.world_size} x {self.device_type}, {self.precision}"
+        self.root_device = self.trainer.strategy.root_device
+        self.device_type, self.precision = self.root_device.type, str(self.trainer.precision)
+        self.shown = _shown(self.trainer.world_size, job, self.root_device, self.precision)
 
     @cached_property
     def placement(self) -> Placement:
@@ -159,7 +163,12 @@ class RunUnderTrainer:
         """The backbones and the head, as a LightningModule."""
         from .model import RDModel
 
-        return self.job.make_model(RDModel, self.placement)
+        model = self.job.make_model(RDModel, self.placement)
+        if model.execution.compile is True:  # before what is recorded of the run is written
+            model.to(self.root_device)
+            with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
+                model.begin()
+        return model
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""
@@ -170,3 +179,8 @@ class RunUnderTrainer:
         data = EmbedDataModule(self.job.data)
         with processes_end_together(self.trainer):
             self.trainer.predict(model, datamodule=data, return_predictions=False)
+
+
+def _shown(number: int, job: EmbedJob, device: torch.device, precision: str) -> str:
+    fact = job.execution.fact(job.family, device, precision)
+    return ", ".join([f"{number} x {device.type}", precision, *([fact] if fact else [])])

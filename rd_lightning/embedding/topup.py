@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..families.execution import completed
 from ..head.head import RDHead
 from .dataset import EmbedData
 from .formats.hdf5 import EmbeddingFile
@@ -84,6 +85,17 @@ class TopUp:
                 f"{self.file.path} was made in {made}, this run is in {precision}; top up with "
                 f"trainer.precision={made}"
             )
+
+    def check_execution(self, identity: Mapping[str, Any]) -> None:
+        """Raise InputError unless the file's columns were computed in the same way; see
+        :meth:`rd_lightning.families.execution.Execution.identity`."""
+        made = completed(self.metadata)
+        for key, value in identity.items():
+            if made[key] != value:
+                raise InputError(
+                    f"{self.file.path} was made with {key}={made[key]}, this run has {value}; top "
+                    f"up with family.{key}={made[key]}"
+                )
 
     @property
     def reuses(self) -> bool:

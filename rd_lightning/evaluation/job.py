@@ -17,6 +17,7 @@ from torch import Tensor
 from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
 from ..families.backbone import load_backbones, weight_digests
+from ..families.execution import Execution, recorded
 from ..families.family import Family, members_of
 from ..families.holding import held_dtype
 from ..families.hugging_face import family_from_config
@@ -73,6 +74,8 @@ class EvaluateJob:
                 "representations=[one_hot] alone"
             )
         self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
+        chosen = {key: options.family.get(key, "auto") for key in ("attention", "compile")}
+        self.execution = Execution(**chosen)
         check_choice("on_invalid", options.on_invalid, ("raise", "skip"))
         self.device = _device(options.device)
         if options.precision is not None:
@@ -177,14 +180,19 @@ class EvaluateJob:
         members = members_of(self.family, head.names, head.member_dims)
         folder = None if weights is None else Path(weights)
         placement = self.placement
+        self.execution.identity(self.family, self.device, self.precision)  # refuses what cannot be
+        self.execution.choose(self.family, self.device, num_batches=0)
         backbones = load_backbones(
             self.family,
             members,
             folder,
+            self.execution,
             hold=placement.work.hold,
             streamed=placement.streamed,
             device=self.device,
         )
+        with torch.no_grad(), autocast(self.precision, self.device):
+            self.execution.begin(backbones.values())
         known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
         if known is not None and known != found:
             raise InputError(
@@ -243,7 +251,13 @@ class EvaluateJob:
     @cached_property
     def embedder(self) -> VariantEmbedder:
         cache = self.options.cache
-        identity = {"family": self.family.name, "weights": self._loaded[1], **self._arithmetic}
+        execution = self.execution.identity(self.family, self.device, self.precision)
+        identity = {
+            "family": self.family.name,
+            "weights": self._loaded[1],
+            **recorded(execution),
+            **self._arithmetic,
+        }
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
         return VariantEmbedder(

@@ -92,7 +92,8 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
         found[name] = listed(found[name])
     assays = [seen(path) for path in listed(options.assays or [])]
     found["assays"] = assays[0] if len(assays) == 1 else assays
-    found["family"] = {**options.family, "weights": seen(options.family.get("weights"))}
+    family = {key: value for key, value in options.family.items() if value != "auto"}
+    found["family"] = {**family, "weights": seen(options.family.get("weights"))}
     found["family"].pop("offload", None)
     if not options.training_set.enabled:
         found["training_set"] = {"enabled": False}

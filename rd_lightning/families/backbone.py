@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..data.windows import NUM_SPECIAL_TOKENS
+from .execution import Execution
 from .family import Family, Member
 from .holding import check_autocast
 from .holding import hold as hold_weights
@@ -31,12 +33,21 @@ class Backbone(nn.Module):
     position that is not padding.
     """
 
-    def __init__(self, family: Family, member: Member, model: nn.Module) -> None:
+    def __init__(
+        self,
+        family: Family,
+        member: Member,
+        model: nn.Module,
+        execution: Execution | None = None,
+    ) -> None:
         super().__init__()
         self.family, self.member, self.model = family, member, model
         self.held: torch.dtype | None = None
         """Autocast's dtype, in which the weights of linear layers are held; None: in float32."""
         self._digest: str | None = None
+        self.execution = Execution() if execution is None else execution
+        self.layer: Callable[..., Tensor] | None = None
+        """Of the model, compiled; None where it is not."""
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -45,6 +56,7 @@ class Backbone(nn.Module):
         family: Family,
         member: Member,
         weights: Path | None = None,
+        execution: Execution | None = None,
         *,
         hold: torch.dtype | None = None,
         streamed: bool = False,
@@ -53,6 +65,7 @@ class Backbone(nn.Module):
         """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`).
 
         Args:
+            execution: how it is run; padded and not compiled by default.
             hold: autocast's dtype, for weights of linear layers in it (see
                 :func:`rd_lightning.families.holding.hold`); the backbone then runs only under that
                 autocast. None: all weights in float32.
@@ -64,7 +77,9 @@ class Backbone(nn.Module):
         # Where another device is the default, as in Lightning's configure_model, files would be
         # read to it, and transformers would ask for accelerate.
         with torch.device("cpu"):
-            backbone = cls(family, member, (family.stored or family.load)(member, weights))
+            backbone = cls(
+                family, member, (family.stored or family.load)(member, weights), execution
+            )
             if hold is not None or streamed:
                 backbone.held, backbone._digest = hold, backbone.digest()
             if streamed:
@@ -78,9 +93,18 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(
-        self, tokens: Int[Tensor, "batch length"], *, padded: bool = True
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        padded: bool = True,
+        num_tokens: int | None = None,
     ) -> Float[Tensor, "batch length width"]:
         """Embeddings of every token, special ones included; at padding they mean nothing.
+
+        Args:
+            padded: whether any token is padding.
+            num_tokens: tokens that are not padding, where the caller knows: packed batches on a GPU
+                would wait for it.
 
         Raises:
             InputError: the weights are held in a dtype, and autocast is off or of another.
@@ -88,7 +112,14 @@ class Backbone(nn.Module):
         if self.held is not None:
             check_autocast(self.held, tokens.device.type, self.member.name)
         with _attention_kernels(tokens.device):
-            return self.family.encode(self.model, tokens, padded=padded)
+            return self.execution.run(
+                self.family,
+                self.model,
+                tokens,
+                layer=self.layer,
+                padded=padded,
+                num_tokens=num_tokens,
+            )
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
@@ -115,15 +146,19 @@ def load_backbones(
     family: Family,
     members: tuple[Member, ...],
     weights: Path | None = None,
+    execution: Execution | None = None,
     *,
     hold: torch.dtype | None = None,
     streamed: Collection[str] = (),
     device: torch.device | str = "cpu",
 ) -> nn.ModuleDict:
-    """Several members, by name; ``streamed`` names those whose layers are. See
-    :meth:`Backbone.load`."""
+    """Several members, by name, which share ``execution``; ``streamed`` names those whose layers
+    are. See :meth:`Backbone.load`."""
+    execution = Execution() if execution is None else execution
     loaded = (
-        Backbone.load(family, m, weights, hold=hold, streamed=m.name in streamed, device=device)
+        Backbone.load(
+            family, m, weights, execution, hold=hold, streamed=m.name in streamed, device=device
+        )
         for m in members
     )
     return nn.ModuleDict({module_key(backbone.member.name): backbone for backbone in loaded})
@@ -148,8 +183,10 @@ def residue_embeddings(
     *,
     padded: bool,
 ) -> list[Float[Tensor, "n _"]]:
-    """One (n, d_k) tensor a backbone: the tokens at flat positions ``rows`` of the batch."""
+    """One (n, d_k) tensor a backbone: the residues of the batch, which are the tokens at its flat
+    positions ``rows``."""
+    num_tokens = len(rows) + NUM_SPECIAL_TOKENS * len(tokens)
     return [
-        backbone(tokens, padded=padded).flatten(0, 1).index_select(0, rows)
+        backbone(tokens, padded=padded, num_tokens=num_tokens).flatten(0, 1).index_select(0, rows)
         for backbone in backbones.values()
     ]

@@ -36,7 +36,7 @@ def encode(
             from the lengths; asking the tensor would stall a GPU).
     """
     padding = tokens.eq(model.padding_idx)
-    x = _embed(model, tokens, padding)
+    x = embed_tokens(model, tokens, padding)
     attendable = ~padding[:, None, None, :] if padded else None
     layers: Any = model.layers  # of fair-esm's TransformerLayer, which torch types as Module
     cos, sin = rotary_tables(layers[0].self_attn.rot_emb.inv_freq, tokens.shape[1])
@@ -58,7 +58,7 @@ def rotary_tables(
     return angles.cos(), angles.sin()
 
 
-def _embed(model: ESM2, tokens: Tensor, padding: Tensor) -> Tensor:
+def embed_tokens(model: ESM2, tokens: Tensor, padding: Tensor) -> Tensor:
     x = model.embed_scale * model.embed_tokens(tokens)
     if model.token_dropout:
         masked = tokens.eq(model.mask_idx)
@@ -76,15 +76,15 @@ def _attend(
     def heads(projection: torch.nn.Linear) -> Tensor:
         return projection(x).view(batch, length, attention.num_heads, -1).transpose(1, 2)
 
-    query = _rotate(heads(attention.q_proj), cos, sin)
-    key = _rotate(heads(attention.k_proj), cos, sin)
+    query = rotate(heads(attention.q_proj), cos, sin)
+    key = rotate(heads(attention.k_proj), cos, sin)
     mixed = F.scaled_dot_product_attention(
         query, key, heads(attention.v_proj), attn_mask=attendable, scale=attention.scaling
     )
     return attention.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..errors import InputError, reported_elsewhere
+from ..families.execution import completed
 from ..runtime import distributed
 from ..runtime.agreement import Agreed, Agreement
 from ..runtime.ddp import is_lost_process
@@ -265,7 +266,7 @@ def check_resumed(
     differing = differences(
         {**identity, "dims": dims, **{f: getattr(part, f) for f in fields}},
         {
-            **{key: state.identity.get(key) for key in identity},
+            **{key: completed(state.identity).get(key) for key in identity},
             "dims": state.dims,
             **{f: getattr(saved, f) for f in fields},
         },

@@ -23,6 +23,7 @@ from ..display.console import StreamProgress
 from ..errors import InputError, check_choice
 from ..families.builtin import sample_fasta
 from ..families.esm2 import esm_tokenizer
+from ..families.family import Family
 from ..runtime import distributed
 from ..runtime.ddp import once_per_machine
 from ..runtime.owner import locked
@@ -157,6 +158,14 @@ class FastaDataModule(L.LightningDataModule):
         self.store = once_per_machine(
             trainer, make, lambda store: str(store.folder), SequenceStore.open
         )
+
+    def check_tokens(self, family: Family) -> None:
+        """Raise InputError unless the batches hold tokens that the family reads."""
+        if self.tokenizer != family.tokenizer():
+            raise InputError(
+                f"FastaDataModule gives other tokens than the family {family.name} reads: "
+                "give it tokenizer=module.family.tokenizer()"
+            )
 
     @property
     def shard(self) -> Shard:

@@ -21,6 +21,7 @@ from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
 from ..families.backbone import weight_digests
+from ..families.execution import Attention, Compile, Execution, recorded
 from ..families.family import Family, get_family
 from ..families.placement import OFFLOADS, Offload
 from ..head.head import RDHead
@@ -58,6 +59,7 @@ class RDModule(L.LightningModule):
             way it never reaches the moments.
         offload: "none": the weights are on the device; "layers": those of the layers stay in host
             memory, copied as needed; "auto": those of as few members as the device's memory needs.
+        attention, compile: see :class:`rd_lightning.families.execution.Execution`.
 
     Attributes:
         state: moments by group, held out, and of what; global after the fit.
@@ -95,6 +97,8 @@ class RDModule(L.LightningModule):
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
         offload: Offload = "auto",
+        attention: Attention = "auto",
+        compile: Compile = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -105,6 +109,7 @@ class RDModule(L.LightningModule):
         self.on_nonfinite: Literal["raise", "skip"] = on_nonfinite
         check_choice("offload", offload, OFFLOADS)
         self.offload: Offload = offload
+        self.execution = Execution(attention, compile)
         self.solve_options: dict[str, Any] = {
             "regression": regression,
             "num_components": num_components,
@@ -147,8 +152,6 @@ class RDModule(L.LightningModule):
         found = getattr(self.trainer, "datamodule", None)
         return found if isinstance(found, FastaDataModule) and found.plan is not None else None
 
-    # Lightning's hooks, in their order
-
     def setup(self, stage: str) -> None:
         if type(self.trainer.strategy) is DDPStrategy:
             raise InputError(
@@ -157,11 +160,7 @@ class RDModule(L.LightningModule):
             )
         if data := self.data:
             assert data.plan is not None
-            if data.tokenizer != self.family.tokenizer():
-                raise InputError(
-                    f"FastaDataModule gives other tokens than the family {self.family.name} reads: "
-                    "give it tokenizer=module.family.tokenizer()"
-                )
+            data.check_tokens(self.family)
             if data.part_of == 1:
                 check_enough(data.plan.summary(), self.dims, self.names, self.solve_options)
             num_groups = data.plan.settings.num_groups
@@ -173,37 +172,44 @@ class RDModule(L.LightningModule):
         data = None if self._trainer is None else self.data
         settings = PlanSettings() if data is None or data.plan is None else data.plan.settings
         placement = fit_placement(self.members, self.offload, self._trainer, settings)
-        self.backbones = load_weights(self.family, self.weights, placement, self._trainer)
+        self.backbones = load_weights(
+            self.family, self.weights, placement, self.execution, self._trainer
+        )
 
     def configure_optimizers(self) -> None:
         return None
 
     def on_fit_start(self) -> None:
         assert self.backbones is not None
-        self.state.identity = {
-            **self.identity,
-            "precision": str(self.trainer.precision),
-            "weights": weight_digests(self.backbones),
-        }
+        number = 0 if self.data is None or self.data.plan is None else len(self.data.plan)
+        self.execution.choose(self.family, self.device, number)
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            self.execution.begin(self.backbones.values())
+        identity = {**self.identity_under(self.trainer), "weights": weight_digests(self.backbones)}
+        self.state.identity = recorded(identity)
         self.state.to(self.device)
         if self.data is not None:
-            self._resume(self.resume_from, self.data)
+            self._resume(self.resume_from, self.data, identity)
 
-    @property
-    def identity(self) -> dict[str, Any]:
+    def identity_under(self, trainer: L.Trainer) -> dict[str, Any]:
         """What must agree for two states to be of one fit, as far as known before the weights."""
+        device, precision = trainer.strategy.root_device, str(trainer.precision)
         return {
             "family": self.family.name,
             "names": list(self.names),
             "accumulate": self.accumulate,
+            "precision": precision,
+            **self.execution.identity(self.family, device, precision),
         }
 
-    def _resume(self, saved: FitState | None, data: FastaDataModule) -> None:
+    def _resume(
+        self, saved: FitState | None, data: FastaDataModule, identity: dict[str, Any]
+    ) -> None:
         """Resume from the first process's state: its moments stay there, all have its shift."""
         state = saved if self.global_rank == 0 else None
 
         def check(state: FitState) -> None:
-            check_resumed(state, self.state.identity, self.dims, data.part(data.batches_done))
+            check_resumed(state, identity, self.dims, data.part(data.batches_done))
             data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
 
         self._rows_before, shift = told_by_first(state, check)

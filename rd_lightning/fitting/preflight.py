@@ -47,7 +47,7 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
         ("batches", _batches(data, plan, settings)),
         (
             "device",
-            f"{trainer.world_size} x {trainer.strategy.root_device.type}, {trainer.precision}",
+            _device(module, trainer),
         ),
         ("state", _state(module, settings)),
         ("memory", memory_fact(placement, module.offload)),
@@ -128,6 +128,14 @@ def save_lengths_picture(data: FastaDataModule, folder: str | os.PathLike) -> Pa
     path = Path(folder) / PICTURE
     save_figure(figure, path)
     return path
+
+
+def _device(module: RDModule, trainer: Trainer) -> str:
+    device, precision = trainer.strategy.root_device, str(trainer.precision)
+    fact = module.execution.fact(module.family, device, precision)
+    return ", ".join(
+        [f"{trainer.world_size} x {device.type}", precision, *([fact] if fact else [])]
+    )
 
 
 def _long(plan: PlanSummary, settings: PlanSettings) -> str:

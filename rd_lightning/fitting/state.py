@@ -15,6 +15,7 @@ from ..distillation.moments import JointMoments, Precision, from_flat
 from ..distillation.moments_file import read_moments, write_moments
 from ..distillation.solve import fit_chain
 from ..errors import InputError
+from ..families.execution import completed
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.provenance import differences, versions
@@ -52,7 +53,7 @@ class FitState:
 
     Attributes:
         identity: facts that must agree for two states to be added: family, member names, digests
-            of the weights, precision.
+            of the weights, precision, and attention where it is not padded.
         parts: what has been added up so far; empty for data without a plan.
     """
 
@@ -179,8 +180,8 @@ class FitState:
 
     def _refusal(self, other: FitState) -> str | None:
         differing = differences(
-            {**self.identity, "dims": self.dims, "num_groups": len(self.groups)},
-            {**other.identity, "dims": other.dims, "num_groups": len(other.groups)},
+            {**completed(self.identity), "dims": self.dims, "num_groups": len(self.groups)},
+            {**completed(other.identity), "dims": other.dims, "num_groups": len(other.groups)},
         )
         if differing:
             return f"is incompatible with the others: {'; '.join(differing)}"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..families.backbone import load_backbones
+from ..families.execution import Execution
 from ..families.family import Family, Member
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
@@ -33,7 +34,11 @@ def fit_placement(
 
 
 def load_weights(
-    family: Family, weights: Path | None, placement: Placement, trainer: Trainer | None
+    family: Family,
+    weights: Path | None,
+    placement: Placement,
+    execution: Execution,
+    trainer: Trainer | None,
 ) -> nn.ModuleDict:
     """The members, on the trainer's device but for what is streamed (a collective).
 
@@ -45,6 +50,7 @@ def load_weights(
             family,
             placement.members,
             weights,
+            execution,
             hold=placement.work.hold,
             streamed=placement.streamed,
             device=torch.device("cpu") if trainer is None else trainer.strategy.root_device,

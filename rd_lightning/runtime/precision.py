@@ -86,6 +86,13 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def compute_dtype(precision: str) -> torch.dtype:
+    """Of matrix products in a precision of Lightning's: "32-true", "bf16-mixed", "16-mixed", ..."""
+    if precision.startswith("bf16"):
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32
+
+
 def first_nonfinite_row(rows: Tensor) -> int | None:
     """Number of the first row with NaN or infinity; None where there is none."""
     finite = rows.isfinite().flatten(1).all(dim=1)

@@ -241,10 +241,10 @@ def test_a_batch_that_does_not_fit_is_divided(model, monkeypatch):
     for backbone in model.backbones.values():
         forward = backbone.forward
 
-        def limited(tokens, *, padded, forward=forward):
+        def limited(tokens, *, forward=forward, **known):
             if tokens.numel() > 130:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return forward(tokens, padded=padded)
+            return forward(tokens, **known)
 
         monkeypatch.setattr(backbone, "forward", limited)
     assert (model.embed(sequences, pooling="mean") - whole).abs().max() < 1e-5

@@ -179,6 +179,7 @@ def checkpoint(folder, tmp_path) -> Path:
         ("accumulate=float64", "accumulate: float64 in one, auto in the other"),
         ("trainer.precision=bf16-mixed", "precision: bf16-mixed in one, 32-true in the other"),
         ("family.weights=weights", "weights.200K: "),
+        ("family.attention=packed", "attention: packed in one, padded in the other"),
     ],
 )
 def test_a_state_of_another_run_is_refused(

@@ -134,7 +134,8 @@ class VariantEmbedder:
     def _pooled_piece(
         self, batch: SequenceBatch, piece: Batch, positions: Sequence[tuple[int, ...]] | None
     ) -> dict[str, Tensor]:
-        blocks = [b(piece.tokens, padded=piece.padded).float() for b in self.backbones.values()]
+        known = {"padded": piece.padded, "num_tokens": piece.num_tokens}
+        blocks = [b(piece.tokens, **known).float() for b in self.backbones.values()]
         if self.transform is not None:
             flat = self.transform([block.flatten(0, 1) for block in blocks])
             blocks = [block.view(*piece.tokens.shape, -1) for block in flat]

@@ -9,6 +9,7 @@ from rd_lightning.evaluation.assays.assay import Assay
 from rd_lightning.evaluation.representations.variant_embedder import VariantEmbedder, pooled_columns
 from rd_lightning.families.backbone import load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
+from rd_lightning.families.execution import Execution
 
 from ...conftest import SEEDS, random_sequences, tiny_family
 
@@ -95,3 +96,11 @@ def test_both_poolings_side_by_side_keep_their_prefixes():
     assert torch.equal(pooled_columns(rows, "mutated", lambda h: h), rows["mutated"])
     with pytest.raises(InputError, match="pooling=both needs mutants"):
         pooled_columns({"mean": rows["mean"]}, "both", lambda h: h)
+
+
+def test_packed_batches_give_the_same_means(tmp_path):
+    padded, packed = embedder(tmp_path / "padded"), embedder(tmp_path / "packed")
+    packed.backbones = load_backbones(FAMILY, FAMILY.members, execution=Execution("packed"))
+    expected, found = padded.embed(assay(0)), packed.embed(assay(0))
+    for pooling, rows in expected.items():
+        assert np.allclose(found[pooling], rows, atol=1e-4)
