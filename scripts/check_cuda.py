@@ -16,6 +16,7 @@ import torch
 from rd_lightning import JointMoments, fit_chain
 from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.linalg import eigh_descending
+from rd_lightning.runtime import precision
 from rd_lightning.runtime.host_copies import HostCopies
 
 DIMS = [64, 128, 256]
@@ -68,6 +69,15 @@ def check_chain() -> str:
     return f"the head of the device deviates from the CPU's by {deviation:.1e}"
 
 
+def check_fast_float64() -> str:
+    device = torch.device("cuda", 0)
+    wide, narrow = (precision._product_seconds(t, device) for t in (torch.float64, torch.float32))
+    found = precision.has_fast_float64(device)
+    ratio = wide / narrow
+    assert not 4 < ratio < 16, f"float64 takes {ratio:.1f} times as long: too near to 8"
+    return f"{'fast' if found else 'slow'}: {ratio:.1f} times as long as float32"
+
+
 def check_eigh() -> str:
     x = torch.randn(4096, 2048, dtype=torch.float64, device="cuda")
     values, vectors = eigh_descending(x.T @ x)
@@ -114,7 +124,10 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("not run: no CUDA device")
         return 0
-    checks = [check_moments, check_no_host_sync, check_chain, check_eigh, check_host_copies]
+    checks = [
+        *(check_moments, check_no_host_sync, check_fast_float64, check_chain, check_eigh),
+        check_host_copies,
+    ]
     failed = 0
     for check in [*checks, lambda: check_command("gpu"), lambda: check_command("ddp")]:
         name = getattr(check, "__name__", "rd-fit").removeprefix("check_")

@@ -18,6 +18,7 @@ from ..distillation.checks import check_options
 from ..distillation.linalg import Solver
 from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
+from ..distillation.shift import of_first_rank
 from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
@@ -235,16 +236,14 @@ class RDModule(L.LightningModule):
         """The mean of the plan's first batch with a finite row, on all processes and in all parts:
         then neither the order of the batches nor who takes them changes a bit of any batch's sum.
         """
-        device = self.state.heldout.device
-        # Its last entry tells whether a row was finite.
-        shared = torch.zeros(sum(self.dims) + 1, dtype=torch.float64, device=device)
-        if self.global_rank == 0:
-            means = map(self.accumulator.mean, self._first_batches(batch))
-            if (mean := next((m for m in means if m is not None), None)) is not None:
-                shared[:-1], shared[-1] = mean, 1
-        distributed.broadcast_(shared, source=0)
-        if shared[-1]:
-            self.state.set_shift_(shared[:-1])
+        means = map(self.accumulator.mean, self._first_batches(batch))
+        shift = of_first_rank(
+            lambda: next((mean for mean in means if mean is not None), None),
+            sum(self.dims),
+            self.state.heldout.device,
+        )
+        if shift is not None:
+            self.state.set_shift_(shift)
         elif self.data is not None and self.on_nonfinite == "skip":
             raise InputError("no residue has finite embeddings; fix the weights or the precision")
 
@@ -293,9 +292,12 @@ class RDModule(L.LightningModule):
             if not part.complete:
                 raise InputError(f"{ended_early(part)}; nothing is solved")
             self.num_nonfinite = data.num_residues(part.batches_done) - self.state.num_rows
+        device = self.state.heldout.device
+        self.state.to("cpu")  # to be saved even where the device fails while it solves
         if data is None or data.part_of == 1:
             self.head = fit_chain(
                 self.moments,
+                device=device,
                 names=self.names,
                 heldout=self.heldout_moments if self.heldout_moments.num_rows > 1 else None,
                 context=self.context(seconds),
