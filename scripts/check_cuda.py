@@ -27,6 +27,7 @@ from rd_lightning.families.backbone import ATTENTION, Backbone, load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.forward import TokenBudget, embed_in_pieces
 from rd_lightning.families.streamed import StreamedLayers
+from rd_lightning.runtime import precision
 from rd_lightning.runtime.host_copies import HostCopies
 from rd_lightning.runtime.precision import AUTOCAST, autocast, resolved_precision
 
@@ -78,6 +79,15 @@ def check_chain() -> str:
     deviation = (on_gpu.to("cuda")(rows("cuda")).cpu() - on_cpu(rows("cpu"))).abs().max().item()
     assert deviation < 1e-3, deviation
     return f"the head of the device deviates from the CPU's by {deviation:.1e}"
+
+
+def check_fast_float64() -> str:
+    device = torch.device("cuda", 0)
+    wide, narrow = (precision._product_seconds(t, device) for t in (torch.float64, torch.float32))
+    found = precision.has_fast_float64(device)
+    ratio = wide / narrow
+    assert not 4 < ratio < 16, f"float64 takes {ratio:.1f} times as long: too near to 8"
+    return f"{'fast' if found else 'slow'}: {ratio:.1f} times as long as float32"
 
 
 def check_eigh() -> str:
@@ -306,6 +316,7 @@ def main() -> int:
     checks = [
         check_moments,
         check_no_host_sync,
+        check_fast_float64,
         check_chain,
         check_eigh,
         check_host_copies,

@@ -46,7 +46,8 @@ def eigh_descending(
 
     Raises:
         InputError: the matrix is not finite.
-        RuntimeError: the CPU's solver missed the tolerance too.
+        RuntimeError: the CPU's solver missed the tolerance too, or the accelerator failed so that
+            it does not give the matrix back.
     """
     host = symmetrised(matrix.detach().double())
     if not torch.isfinite(host).all():
@@ -55,11 +56,11 @@ def eigh_descending(
             "(row_mask)"
         )
     if host.device.type != "cpu":
-        on_device, host = host, host.cpu()
         try:
-            return _eigh_checked(on_device)
+            return _eigh_checked(host)
         except RuntimeError as error:
-            log.warning("eigh failed on %s (%s); solving on the CPU", on_device.device, error)
+            log.warning("eigh failed on %s (%s); solving on the CPU", host.device, error)
+            host = host.cpu()
     values, vectors = _eigh_checked(host)
     return values.to(matrix.device), vectors.to(matrix.device)
 
@@ -117,8 +118,8 @@ def guaranteed_share(
     error = (product - vectors * values).square().sum().item()
     rest = matrix - product @ vectors.mT - vectors @ product.mT
     rest = symmetrised(rest + vectors @ (vectors.mT @ product) @ vectors.mT)
-    ascending = values.sort().values
-    places = torch.arange(1, len(values) + 1, device=values.device)
+    ascending = values.sort().values.cpu()  # cumsum on CUDA is not deterministic
+    places = torch.arange(1, len(values) + 1)
     for share in (0.999, 0.99, 0.9):
         half = (1 / share - 1) * captured / 2
         # The largest s with sum(max(s - l_i, 0)) <= half; e spends the other half.

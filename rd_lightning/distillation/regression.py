@@ -137,7 +137,7 @@ def _project(values: Tensor, vectors: Tensor, zy: Tensor, num_components: int) -
 
 def _hold(values: Tensor, share: float) -> int:
     """The fewest leading values that sum to at least ``share`` of all."""
-    held = values.clamp_min(0).cumsum(0)
+    held = values.clamp_min(0).cpu().cumsum(0)  # cumsum on CUDA is not deterministic
     # A share of 1 is reached at the last value, whatever the rounding of the sum.
     return min(int((held < share * held[-1]).sum()) + 1, len(values))
 
@@ -146,11 +146,14 @@ def _best_on(heldout: SecondMoments, values: Tensor, vectors: Tensor, fit_zy: Te
     """The number of components whose regression has the least squared error on ``heldout``.
 
     With c_i = u_i'S_zy / l_i the error of m components is, up to a constant,
-    sum_{i,j<=m} (u_i'M_zz u_j)(c_i.c_j) - 2 sum_{i<=m} c_i.(u_i'M_zy): running sums for every m.
+    sum_{i,j<=m} (u_i'M_zz u_j)(c_i.c_j) - 2 sum_{i<=m} c_i.(u_i'M_zy): what the m-th adds is of its
+    row and its column, up to the diagonal. Running sums over m on the CPU: cumsum on CUDA is not
+    deterministic.
     """
     rank = max(1, numerical_rank(values))
     u = vectors[:, :rank]
     c = (u.mT @ fit_zy) / values[:rank, None]
-    quadratic = ((u.mT @ heldout.zz @ u) * (c @ c.mT)).cumsum(0).cumsum(1).diagonal()
-    linear = (c * (u.mT @ heldout.zy)).sum(dim=1).cumsum(0)
-    return int((quadratic - 2 * linear).argmin()) + 1
+    products = (u.mT @ heldout.zz @ u) * (c @ c.mT)
+    quadratic = products.tril().sum(dim=1) + products.triu(1).sum(dim=0)
+    linear = (c * (u.mT @ heldout.zy)).sum(dim=1)
+    return int((quadratic - 2 * linear).cpu().cumsum(0).argmin()) + 1

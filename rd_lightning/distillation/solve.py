@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..head.head import RDHead
 from ..head.report import FitReport, StageReport
 from .chain import NOTHING_LEFT, Chain
 from .checks import check_options, check_rows
 from .linalg import Solver, eigh_descending, guaranteed_share, randomized_eigh
-from .moments import JointMoments
+from .moments import JointMoments, from_flat
 from .regression import (
     ComponentRule,
     Regression,
@@ -22,6 +23,8 @@ from .regression import (
     regress,
     residual_moments,
 )
+
+log = logging.getLogger(__name__)
 
 # "auto" tries the randomized solver only where it is several times faster, and takes its result
 # only if that certainly captures 0.999 of what the exact solver would, which a flat spectrum
@@ -43,6 +46,7 @@ def fit_chain(
     heldout: JointMoments | None = None,
     dtype: torch.dtype = torch.float32,
     context: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
 ) -> RDHead:
     """Solve reverse distillation (Catrina et al. 2026, algorithm 3) from joint moments.
 
@@ -53,7 +57,7 @@ def fit_chain(
     explicit residuals and a full SVD.
 
     Args:
-        moments: of the residues to fit on; solved in float64 on its device.
+        moments: of the residues to fit on; solved in float64.
         names: of the members; "1", "2", ... by default.
         regression: "pcr" (see :func:`rd_lightning.distillation.regression.pcr`), "ridge" or "ols".
         num_components: the rule for PCR's number of components; PCR only.
@@ -69,6 +73,10 @@ def fit_chain(
         heldout: moments of other sequences, for R2 and the "heldout" rule.
         dtype: of the head's buffers, rounded once from the float64 solution.
         context: facts about the run for the report.
+        device: where to solve; that of the moments by default. Where an accelerator fails, the
+            whole chain is solved on the CPU and a warning is logged. For this the moments are
+            copied to the host once, before the first step, unless they are there: after an error of
+            CUDA nothing can be read from the device.
 
     Returns:
         A frozen head whose ``report`` holds every stage's figures.
@@ -104,18 +112,69 @@ def fit_chain(
         raise InputError(f"held-out moments have widths {heldout.dims}, the fit's {moments.dims}")
     num_rows, num_heldout = moments.num_rows, 0 if heldout is None else heldout.num_rows
     check_rows(num_rows, num_heldout, moments.dims, names, num_components, level_widths)
+
+    def solve(fit: JointMoments, other: JointMoments | None) -> tuple[Chain, list[StageReport]]:
+        return _solved(
+            fit,
+            other,
+            names,
+            widths,
+            solver,
+            regression=regression,
+            num_components=num_components,
+            ridge=ridge,
+        )
+
+    where = moments.device if device is None else torch.device(device)
+    on_host = _on(moments, "cpu"), None if heldout is None else _on(heldout, "cpu")
+    if where.type == "cpu":
+        chain, stages = solve(*on_host)
+    else:
+        try:
+            chain, stages = solve(_on(moments, where), heldout)
+        except RuntimeError as error:
+            log.warning("the chain failed on %s (%s); solving on the CPU", where, reason(error))
+            chain, stages = solve(*on_host)
+    report = FitReport(
+        regression=regression,
+        num_components=num_components if regression == "pcr" else "all",
+        ridge=ridge,
+        num_residues=num_rows,
+        num_heldout_residues=num_heldout,
+        stages=tuple(stages),
+        level_variance=tuple(chain.level_variance),
+        context=dict(context or {}),
+        keep=None if level_widths is None else widths,
+        first_kept_variance=chain.first_kept_variance,
+    )
+    blocks = [block.to(dtype) for block in chain.blocks]
+    return RDHead(names, widths, blocks, report, member_dims=moments.dims)
+
+
+def _on(moments: JointMoments, device: str | torch.device) -> JointMoments:
+    """The moments themselves where they are there, else a copy."""
+    device = torch.device(device)
+    if moments.device.type == device.type:
+        return moments
+    shift = None if moments.shift is None else moments.shift.to(device)
+    return from_flat(moments.dims, moments.precision, moments.flat.to(device), shift)
+
+
+def _solved(
+    moments: JointMoments,
+    heldout: JointMoments | None,
+    names: Sequence[str],
+    widths: Sequence[int],
+    solver: Solver,
+    **options: Any,
+) -> tuple[Chain, list[StageReport]]:
+    """The chain on the device of the moments, and the figures of its stages; ``options`` are
+    :func:`regress`'s."""
     chain = Chain(moments, heldout, widths[0])
     stages = []
     for k in range(1, len(names)):
         fit, other = chain.second_moments(k)
-        solution = regress(
-            fit,
-            num_rows,
-            regression=regression,
-            num_components=num_components,
-            ridge=ridge,
-            heldout=other,
-        )
+        solution = regress(fit, moments.num_rows, heldout=other, **options)
         residual = residual_moments(fit, solution.coefficients)
         total, left = fit.yy.trace().item(), max(residual.trace().item(), 0.0)
         rank = widths[k] - widths[k - 1]
@@ -143,20 +202,7 @@ def fit_chain(
         )
         values, vectors = directions.values, directions.vectors
         chain.extend(k, solution.coefficients, vectors[:, :rank], values[:rank])
-    report = FitReport(
-        regression=regression,
-        num_components=num_components if regression == "pcr" else "all",
-        ridge=ridge,
-        num_residues=num_rows,
-        num_heldout_residues=num_heldout,
-        stages=tuple(stages),
-        level_variance=tuple(chain.level_variance),
-        context=dict(context or {}),
-        keep=None if level_widths is None else widths,
-        first_kept_variance=chain.first_kept_variance,
-    )
-    blocks = [block.to(dtype) for block in chain.blocks]
-    return RDHead(names, widths, blocks, report, member_dims=moments.dims)
+    return chain, stages
 
 
 class _Directions(NamedTuple):

@@ -16,7 +16,7 @@ from ..data.scan import IdRule
 from ..data.windows import LongPolicy
 from ..display.console import Fact, shown_size
 from ..errors import InputError, check_choice
-from ..families.execution import Execution
+from ..families.execution import FORMER, Execution, recorded
 from ..families.family import chain_text, members_of
 from ..families.holding import held_dtype
 from ..families.hugging_face import family_from_config

@@ -27,9 +27,9 @@ from ..families.placement import OFFLOADS, Offload
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.memory import free_memory
-from ..runtime.provenance import versions
 from .accumulate import Accumulator
 from .checkpoint import Saved, check_resumed, ended_early, told_by_first
+from .context import fit_context
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .shift import first_batches, shared_shift
@@ -166,12 +166,15 @@ class RDModule(L.LightningModule):
             num_groups = data.plan.settings.num_groups
             self.state = FitState(self.dims, num_groups, self.accumulate)
 
+    @property
+    def _settings(self) -> PlanSettings:
+        data = None if self._trainer is None else self.data
+        return PlanSettings() if data is None or data.plan is None else data.plan.settings
+
     def configure_model(self) -> None:
         if self.backbones is not None:
             return
-        data = None if self._trainer is None else self.data
-        settings = PlanSettings() if data is None or data.plan is None else data.plan.settings
-        placement = fit_placement(self.members, self.offload, self._trainer, settings)
+        placement = fit_placement(self.members, self.offload, self._trainer, self._settings)
         self.backbones = load_weights(
             self.family, self.weights, placement, self.execution, self._trainer
         )
@@ -236,11 +239,9 @@ class RDModule(L.LightningModule):
         """Runs batches through the backbones; made when the stream begins."""
         if self._accumulator is None:
             assert self.backbones is not None
-            data = self.data
-            settings = PlanSettings() if data is None or data.plan is None else data.plan.settings
             self._accumulator = Accumulator(
                 self.backbones,
-                max_residues=settings.max_residues,
+                max_residues=self._settings.max_residues,
                 name=self._named,
                 on_nonfinite=self.on_nonfinite,
             )
@@ -308,12 +309,15 @@ class RDModule(L.LightningModule):
                 raise InputError(f"{ended_early(part)}; nothing is solved")
             self.num_nonfinite = data.num_residues(part.batches_done) - self.state.num_rows
         self._let_go()
+        device = self._sums_on
+        self.state.to("cpu")  # to be saved even where the device fails while it solves
         if data is None or data.part_of == 1:
             self.head = fit_chain(
                 self.moments,
+                device=device,
                 names=self.names,
                 heldout=self.heldout_moments if self.heldout_moments.num_rows > 1 else None,
-                context=self.context(seconds),
+                context=self._context(seconds),
                 **self.solve_options,
             )
         # One pass is the whole fit: a second epoch would count every residue twice.
@@ -333,17 +337,13 @@ class RDModule(L.LightningModule):
         sums = [int(count.to(on).compute()) for count in counts]
         self._residues_done, self.num_nonfinite, self.num_pieces = sums
 
-    def context(self, seconds: float) -> dict[str, Any]:
-        """Where a head comes from, for its report."""
-        context: dict[str, Any] = {
-            **self.state.identity,
-            "num_devices": self.trainer.world_size,
-            "num_nonfinite_residues": self.num_nonfinite,
-            "num_out_of_memory_pieces": self.num_pieces,
-            "seconds": round(seconds, 3),
-            "residues_per_second": round(self._residues_done / seconds, 1),
-            "versions": versions(),
-        }
-        if (data := self.data) is not None:
-            context |= data.record()
-        return context
+    def _context(self, seconds: float) -> dict[str, Any]:
+        return fit_context(
+            self.state.identity,
+            self.data,
+            num_devices=self.trainer.world_size,
+            num_residues=self._residues_done,
+            num_nonfinite=self.num_nonfinite,
+            num_pieces=self.num_pieces,
+            seconds=seconds,
+        )

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..runtime import distributed
+from ..distillation.shift import of_first_rank
 from .accumulate import Accumulator
 from .datamodule import FastaDataModule
 
@@ -17,8 +17,8 @@ from .datamodule import FastaDataModule
 def shared_shift(
     accumulator: Accumulator, batches: Iterator[Batch], width: int, device: torch.device
 ) -> Float64[Tensor, " D"] | None:
-    """The mean of the first of the batches with a finite row, as the first process has it, on all
-    processes (a collective); None where there is no such batch.
+    """The mean of the first of the batches with a finite row, on all processes (a collective); None
+    where there is no such batch.
 
     Of a plan's first batches: then neither the order of the batches nor who takes them changes a
     bit of any batch's sum.
@@ -27,15 +27,13 @@ def shared_shift(
         batches: looked at on the first process alone.
         width: D, the sum of the members' widths.
         device: of the moments.
+
+    Raises:
+        InputError: the first process failed, see
+            :func:`rd_lightning.distillation.shift.of_first_rank`.
     """
-    # Its last entry tells whether a row was finite.
-    shared = torch.zeros(width + 1, dtype=torch.float64, device=device)
-    if distributed.rank() == 0:
-        means = map(accumulator.mean, batches)
-        if (mean := next((m for m in means if m is not None), None)) is not None:
-            shared[:-1], shared[-1] = mean, 1
-    distributed.broadcast_(shared, source=0)
-    return shared[:-1] if shared[-1] else None
+    means = (mean for mean in map(accumulator.mean, batches) if mean is not None)
+    return of_first_rank(lambda: next(means, None), width, device)
 
 
 def first_batches(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_SLOW_FLOAT64 = 8
+"""Times as long as float32: the geometric mean of 2 and 32, see :func:`has_fast_float64`."""
 
 
 class _Backends:
@@ -107,10 +111,37 @@ def has_float64(device: torch.device) -> bool:
 
 
 def has_fast_float64(device: torch.device) -> bool:
-    """Whether float64 runs at half the float32 rate or better: the CPU, and data-centre GPUs."""
-    if device.type == "cpu":
-        return True
+    """Whether products in float64 take less than eight times as long as in float32: the CPU, and
+    data-centre GPUs.
+
+    A GPU is asked by two short products, once a process: devices of one compute capability differ
+    (H100 and H800). Full-rate float64 takes once or twice as long as float32, the other kind 32 to
+    64 times as long, so a measurement may be off by a factor of four before the answer, on which
+    the arithmetic of a fit depends, is another.
+    """
     if device.type == "cuda":
-        # A100 and A30 (8.0), H100, H200 and GH200 (9.0), B200 (10.0); V100 (7.0), P100 (6.0).
-        return torch.cuda.get_device_capability(device) in {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
-    return False
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return _is_fast_on_cuda(index)
+    return device.type == "cpu"
+
+
+@cache
+def _is_fast_on_cuda(index: int) -> bool:
+    device = torch.device("cuda", index)
+    with true_float32("cuda"):
+        wide, narrow = (_product_seconds(dtype, device) for dtype in (torch.float64, torch.float32))
+    return wide < _SLOW_FLOAT64 * narrow
+
+
+def _product_seconds(dtype: torch.dtype, device: torch.device) -> float:
+    """Of a product of two 1,024 x 1,024 matrices, the shortest of five after one that does not
+    count."""
+    x, times = torch.ones(1024, 1024, dtype=dtype, device=device), []
+    for _ in range(6):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        torch.mm(x, x)
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1000)
+    return min(times[1:])

@@ -3,6 +3,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from rd_lightning.runtime import precision
 from rd_lightning.runtime.precision import (
     AUTOCAST,
     autocast,
@@ -107,3 +108,81 @@ def test_autocast_by_name(precision, dtype):
     a = torch.randn(4, 4)
     with autocast(precision, torch.device("cpu")):
         assert (a @ a).dtype == dtype
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """Seconds of a product by dtype, of a device that is not there; and what was asked."""
+    seconds, asked = {}, []
+
+    def product_seconds(dtype, device):
+        asked.append((dtype, device.index, torch.backends.cuda.matmul.fp32_precision))
+        return seconds[dtype]
+
+    monkeypatch.setattr(precision, "_product_seconds", product_seconds)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))  # H100, H800
+    precision._is_fast_on_cuda.cache_clear()
+    yield seconds, asked
+    precision._is_fast_on_cuda.cache_clear()
+
+
+@pytest.mark.parametrize("noise", [1 / 3.9, 1.0, 3.9])
+@pytest.mark.parametrize(("ratio", "fast"), [(1, True), (2, True), (32, False), (64, False)])
+def test_a_gpu_is_told_by_its_products_however_noisy(products, ratio, fast, noise):
+    """Also two of one compute capability."""
+    seconds, _ = products
+    seconds |= {torch.float32: 1e-4, torch.float64: 1e-4 * ratio * noise}
+    assert has_fast_float64(torch.device("cuda", 1)) == fast
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_gpu_is_asked_once_and_without_tf32(products):
+    """TF32 is several times as fast as float32."""
+    seconds, asked = products
+    torch.set_float32_matmul_precision("medium")
+    seconds |= {torch.float32: 1.0, torch.float64: 2.0}
+    devices = [torch.device("cuda"), torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert all(has_fast_float64(device) for device in devices * 2)
+    seconds[torch.float64] = 100.0  # the same answer during a run, whatever the device does
+    assert all(has_fast_float64(device) for device in devices)
+    assert sorted(index for _, index, _ in asked) == [0, 0, 1, 1]
+    assert {setting for *_, setting in asked} == {"ieee"}
+
+
+def test_the_shortest_of_some_products_counts(monkeypatch):
+    """One that others on the device hold up does not, nor does the first."""
+    taken = iter([1.0, 9.0, 6.0, 30.0, 7.0, 6.5])  # milliseconds
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            pass
+
+        synchronize = record
+
+        def elapsed_time(self, end):
+            return next(taken)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert precision._product_seconds(torch.float64, torch.device("cpu")) == 6e-3
+
+
+@pytest.mark.usefixtures("restored")
+def test_lightnings_check_of_tf32_reads_what_we_leave():
+    """Lightning asks torch's older interface, which raises where the newer one was set outside
+    (docs/troubleshooting.md), and only there: ours is put back."""
+    for setting in ("highest", "high", "medium"):
+        torch.set_float32_matmul_precision(setting)
+        with true_float32("cpu"):
+            pass
+        assert torch.get_float32_matmul_precision() == setting
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    with true_float32("cpu"):
+        pass
+    with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+        torch.get_float32_matmul_precision()

@@ -1,0 +1,40 @@
+"""Where a head comes from, for its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..runtime.provenance import versions
+from .datamodule import FastaDataModule
+
+
+def fit_context(
+    identity: Mapping[str, Any],
+    data: FastaDataModule | None,
+    *,
+    num_devices: int,
+    num_residues: int,
+    num_nonfinite: int,
+    num_pieces: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Of a fit: its identity, what ran, and the data.
+
+    Args:
+        identity: see :attr:`rd_lightning.fitting.state.FitState.identity`.
+        data: None where they are not of this package.
+        num_residues: that this run streamed, in so many seconds.
+        num_nonfinite: residues that were left out.
+        num_pieces: beyond the first, of batches that did not fit into memory whole.
+    """
+    return {
+        **identity,
+        "num_devices": num_devices,
+        "num_nonfinite_residues": num_nonfinite,
+        "num_out_of_memory_pieces": num_pieces,
+        "seconds": round(seconds, 3),
+        "residues_per_second": round(num_residues / seconds, 1),
+        "versions": versions(),
+        **({} if data is None else data.record()),
+    }
