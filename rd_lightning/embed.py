@@ -29,6 +29,7 @@ def embed(config: DictConfig) -> None:
     from .embedding.job import EmbedJob
     from .embedding.output import assemble, list_skipped
     from .runtime.owner import owned_file
+    from .runtime.precision import faster_precision
 
     console = plain_console()
     job = EmbedJob(_options(config))
@@ -41,7 +42,8 @@ def embed(config: DictConfig) -> None:
         data = job.make_data(run.device_type)
         if is_main_process():
             data.scan()
-            print_facts(console, job.facts(run.shown))
+            faster = faster_precision(run.device_type, run.precision)
+            print_facts(console, [*job.facts(run.shown), *faster])
         if config.preflight:
             return
         model = run.make_model()

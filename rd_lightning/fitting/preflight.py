@@ -14,6 +14,7 @@ from ..display.figures import new_figure, save_figure
 from ..display.room import check_room
 from ..families.download import checkpoints_folder, to_download
 from ..families.family import chain_text
+from ..runtime.precision import faster_precision
 from .datamodule import FastaDataModule
 from .estimate import expected_seconds
 from .module import RDModule
@@ -46,6 +47,7 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
             "device",
             _device(module, trainer),
         ),
+        *faster_precision(trainer.strategy.root_device.type, str(trainer.precision)),
         ("state", _state(module, settings)),
         *_download(module),
     ]
