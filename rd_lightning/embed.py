@@ -30,6 +30,7 @@ def embed(config: DictConfig) -> None:
     from .embedding.job import EmbedJob
     from .embedding.output import assemble, check_whole, list_skipped
     from .runtime.owner import owned_file
+    from .runtime.precision import faster_precision
 
     if config.assemble not in (True, False, "only"):
         raise InputError(f"assemble is true, false or only, not {config.assemble!r}")
@@ -44,8 +45,9 @@ def embed(config: DictConfig) -> None:
             job.refuse_used()
         run = _run(job, config, stack)
         job.make_data(run.device_type)
+        faster = faster_precision(run.device_type, run.precision)
         if is_main_process() or not config.preflight:
-            run.scan(lambda: print_facts(console, job.facts(run.shown, run.placement)))
+            run.scan(lambda: print_facts(console, [*job.facts(run.shown, run.placement), *faster]))
         if config.preflight:
             return
         model = run.make_model()

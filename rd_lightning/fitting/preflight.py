@@ -15,6 +15,7 @@ from ..display.room import check_room
 from ..embedding.preflight import memory_fact
 from ..families.download import checkpoints_folder, to_download
 from ..families.family import chain_text
+from ..runtime.precision import faster_precision
 from .datamodule import FastaDataModule
 from .estimate import expected_seconds
 from .module import RDModule
@@ -49,6 +50,7 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
             "device",
             _device(module, trainer),
         ),
+        *faster_precision(trainer.strategy.root_device.type, str(trainer.precision)),
         ("state", _state(module, settings)),
         ("memory", memory_fact(placement, module.offload)),
         *_download(module),

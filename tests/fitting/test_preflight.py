@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from rd_lightning.data.scan import scan_fasta
-from rd_lightning.families import get_family
+from rd_lightning.families import get_family, sample_fasta
 from rd_lightning.fitting.estimate import expected_seconds, forward_flops, moment_flops
 from rd_lightning.fitting.plan import BatchPlan, PlanSettings
 
-from ..conftest import clean_environment, random_sequences
+from ..conftest import clean_environment, random_sequences, run_here
 from ..test_fit import rd_fit
 
 
@@ -139,3 +139,22 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
         print(number, peaks[number], f"{time.monotonic() - started:.0f} s")
     growth = (peaks[500_000] - peaks[20_000]) / 480_000
     assert growth <= 32, f"{growth:.1f} bytes a sequence"
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+@pytest.mark.parametrize("command", ["fit", "embed"])
+def test_a_processor_with_bf16_is_pointed_out(monkeypatch, tmp_path, command, has_bfloat16):
+    from rd_lightning import JointMoments, fit_chain
+    from rd_lightning.embed import main as rd_embed_main
+    from rd_lightning.fit import main as rd_fit_main
+
+    capabilities = {"avx512_bf16": has_bfloat16}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    moments = JointMoments([32, 64]).update([torch.randn(300, 32), torch.randn(300, 64)])
+    head = fit_chain(moments, names=["50K", "200K"], context={"family": "mini"})
+    head.save_pretrained(tmp_path / "head")
+    words = ["preflight=true", "out=o.h5", f"fasta={sample_fasta()}"]
+    main, more = (rd_fit_main, []) if command == "fit" else (rd_embed_main, ["head=head"])
+    status, said = run_here(main, tmp_path, command, *words, *more)
+    assert status == 0, said
+    assert ("precision=bf16-mixed" in said) == has_bfloat16

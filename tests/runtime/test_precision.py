@@ -7,6 +7,7 @@ from rd_lightning.runtime import precision
 from rd_lightning.runtime.precision import (
     AUTOCAST,
     autocast,
+    faster_precision,
     has_fast_float64,
     resolved_precision,
     true_float32,
@@ -186,3 +187,28 @@ def test_lightnings_check_of_tf32_reads_what_we_leave():
         pass
     with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
         torch.get_float32_matmul_precision()
+
+
+@pytest.mark.parametrize(
+    ("found", "device_type", "precision", "offered"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "cpu", "32-true", True),
+        ({"avx512_bf16": False, "amx_bf16": True}, "cpu", "32-true", True),
+        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, "cpu", "32-true", False),
+        ({"architecture": "aarch64"}, "cpu", "32-true", False),
+        ({"avx512_bf16": True}, "cpu", "bf16-mixed", False),
+        ({"avx512_bf16": True}, "cuda", "32-true", False),
+    ],
+)
+def test_bf16_is_offered_where_the_processor_has_it(
+    monkeypatch, found, device_type, precision, offered
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    facts = faster_precision(device_type, precision)
+    assert [name for name, _ in facts] == ["faster"] * offered
+    assert all("precision=bf16-mixed" in said for _, said in facts)
+
+
+def test_a_torch_that_does_not_tell_offers_nothing(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert faster_precision("cpu", "32-true") == []
