@@ -27,10 +27,10 @@ from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .dataset import EmbedData
 from .formats import Description, Writer, format_of, writer_for
-from .nested_model import Known, NestedModel
+from .nested_model import NestedModel
 from .parallel import stream_tokens
 from .plan import EmbedSettings
-from .pooling import check_poolings
+from .pooling import Known, check_poolings
 from .preflight import check_disk, data_facts, disk_needed, memory_fact
 from .spool import Spool
 from .topup import TopUp

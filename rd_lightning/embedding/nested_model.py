@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,34 +15,25 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
-from ..families.esm2 import esm_tokenizer
 from ..families.execution import Attention, Compile, Execution
 from ..families.family import Family, get_family, members_of
 from ..families.forward import TokenBudget, WindowTooLarge
+from ..families.placement import streamed_members
 from ..head.head import RDHead, reach
 from ..head.hub import PushToHub
 from ..head.report import family_of
-from ..runtime.precision import PRECISIONS, autocast, resolved_precision
+from ..runtime.precision import PRECISIONS, autocast_or_default
+from .fair_esm_interface import FairESMInterface
 from .in_memory import ListedSequences, embed_listed
 from .parallel import stream_tokens
 from .plan import EmbedSettings
-from .pooling import Pooling, check_poolings, embed_batch
+from .pooling import Known, Pooling, check_poolings, embed_batch
 from .sequence_batch import SequenceBatch
-
-if TYPE_CHECKING:
-    from esm.data import Alphabet, BatchConverter
 
 Model = TypeVar("Model", bound="NestedModel")
 
 
-class Known(NamedTuple):
-    """Vectors of the first levels that need not be computed again."""
-
-    num_members: int
-    vectors: Callable[[SequenceBatch, torch.device], dict[Pooling, Tensor]]
-
-
-class NestedModel(PushToHub, nn.Module):
+class NestedModel(PushToHub, FairESMInterface, nn.Module):
     """The members of a family up to a level and their :class:`rd_lightning.RDHead`.
 
     The backbones are frozen and stay in eval mode.
@@ -89,15 +79,14 @@ class NestedModel(PushToHub, nn.Module):
         self.head = head.truncate(head.names[num_members - 1])
         if not freeze:
             self.head.trainable_()
-        folder = None if weights is None else Path(weights)
         self.execution = Execution(attention, compile)
         self.backbones = load_backbones(
             self.family,
             self.members,
-            folder,
+            None if weights is None else Path(weights),
             self.execution,
             hold=hold,
-            streamed=self._streamed(offload),
+            streamed=streamed_members(self.members, offload),
         )
         self._begun = False
         self.poolings: tuple[Pooling, ...] = ("mean",)
@@ -173,34 +162,12 @@ class NestedModel(PushToHub, nn.Module):
         """Widths of the levels."""
         return self.head.dims
 
-    def begin(self, num_batches: int = 0) -> None:
-        """Compile the layers if that is chosen, for a run of so many batches; once, by itself at
-        the first call. See :class:`rd_lightning.families.execution.Execution`."""
+    def begin(self) -> None:
+        """Compile the layers if that is chosen; once, by itself at the first call. See :class:`rd_lightning.families.execution.Execution`."""
         if not self._begun and not torch.compiler.is_compiling():
-            self.execution.choose(self.family, self.device, num_batches)
+            self.execution.choose(self.family)
             self.execution.begin(self.backbones.values())
             self._begun = True
-
-    @property
-    def alphabet(self) -> Alphabet:
-        """fair-esm's, as ESM-2's own loader returns it beside the model.
-
-        Raises:
-            InputError: the family reads other tokens than ESM-2.
-        """
-        from esm.data import Alphabet
-
-        if self.family.tokenizer() != esm_tokenizer():
-            raise InputError(
-                f"the family {self.family.name} reads other tokens than fair-esm's alphabet gives; "
-                "use model.embed(sequences), or the tokens of model.family.tokenizer()"
-            )
-
-        return Alphabet.from_architecture("ESM-1b")
-
-    def batch_converter(self, truncation_length: int | None = None) -> BatchConverter:
-        """fair-esm's: ``labels, strings, tokens = model.batch_converter()([("id", "MKT")])``."""
-        return self.alphabet.get_batch_converter(truncation_length)  # pyright: ignore[reportArgumentType]
 
     def forward(
         self,
@@ -279,10 +246,10 @@ class NestedModel(PushToHub, nn.Module):
                 batch, poolings, num_members, columns, listed.id, max_residues, budget
             )
 
-        with torch.no_grad():
-            self.begin()  # before streams of batches begin, each on a thread
         tokenizer, device_type = self.family.tokenizer(), self.device.type
-        with self._arithmetic(precision):
+        with autocast_or_default(precision, self.device):
+            with torch.no_grad():
+                self.begin()  # before streams of batches begin, each on a thread
             rows = embed_listed(run, listed, settings, tokenizer, device_type)
         by_pooling: dict[str, Any] = {}
         for p in poolings:
@@ -292,11 +259,6 @@ class NestedModel(PushToHub, nn.Module):
         return (
             by_pooling[poolings[0]] if pooling is None or isinstance(pooling, str) else by_pooling
         )
-
-    def _arithmetic(self, precision: str | None) -> AbstractContextManager:
-        if precision is None and torch.is_autocast_enabled(self.device.type):
-            return nullcontext()
-        return autocast(resolved_precision(precision, self.device), self.device)
 
     def predict(
         self, batch: SequenceBatch, name: Callable[[int], str] = lambda index: f"sequence {index}"
@@ -354,12 +316,6 @@ class NestedModel(PushToHub, nn.Module):
         except WindowTooLarge as error:
             raise error.named(name(error.windows[0][0])) from error
         return {pooling: rows[:, :columns] for pooling, rows in vectors.items()}
-
-    def _streamed(self, offload: str | Collection[str]) -> Collection[str]:
-        if not isinstance(offload, str):
-            return offload
-        check_choice("offload", offload, ("none", "layers"))
-        return [member.name for member in self.members] if offload == "layers" else ()
 
     def _reach(self, level: str | None, width: int | None) -> tuple[int, int]:
         if level is None and width is None:

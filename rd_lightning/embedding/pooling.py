@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -37,6 +37,13 @@ def check_poolings(poolings: str | Sequence[str]) -> tuple[Pooling, ...]:
 
 
 @torch.no_grad()
+class Known(NamedTuple):
+    """Vectors of the first levels that need not be computed again."""
+
+    num_members: int
+    vectors: Callable[[SequenceBatch, torch.device], dict[Pooling, Tensor]]
+
+
 def embed_batch(
     backbones: Sequence[nn.Module],
     head: RDHead,

@@ -86,7 +86,7 @@ class RunAlone:
         """The backbones and the head, on the device."""
         model = self.job.make_model(NestedModel, self.placement).to(self.device.device)
         with torch.no_grad(), self.device.autocast:
-            model.begin(len(self.job.data.plan))
+            model.begin()
         return model
 
     def __call__(self, model: NestedModel) -> None:

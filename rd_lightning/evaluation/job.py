@@ -11,23 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
-from ..families.backbone import load_backbones, weight_digests
-from ..families.execution import Execution, recorded
-from ..families.family import Family, members_of
-from ..families.holding import held_dtype
-from ..families.hugging_face import family_from_config
-from ..families.placement import Offload, Placement, Work, available_memory, place
-from ..fitting.output import Fitted, read_fit
-from ..head.report import family_of
-from ..runtime.precision import PRECISIONS, autocast, resolved_precision
-from ..runtime.provenance import differences
+from ..runtime.precision import autocast
 from .assays.assay import Assay, read_assays
 from .assays.splits import Split, schemes_of
+from .models import Models
 from .nonlinear.run import Nonlinear
 from .options import EvaluateOptions, listed, score_settings
 from .representations.baselines import BUILDERS, Representation, build
@@ -48,7 +39,7 @@ class Scored(NamedTuple):
     """Columns :data:`REFIT_COLUMNS`; empty unless the training set was resampled."""
 
 
-class EvaluateJob:
+class EvaluateJob(Models):
     """What a configuration asks for.
 
     Raises:
@@ -73,14 +64,8 @@ class EvaluateJob:
                 "fit is missing; name the folder that rd-fit wrote, fit=rd-fit/..., or compare "
                 "representations=[one_hot] alone"
             )
-        self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
-        chosen = {key: options.family.get(key, "auto") for key in ("attention", "compile")}
-        self.execution = Execution(**chosen)
+        super().__init__(options)
         check_choice("on_invalid", options.on_invalid, ("raise", "skip"))
-        self.device = _device(options.device)
-        if options.precision is not None:
-            check_choice("precision", options.precision, PRECISIONS)
-        self.precision = resolved_precision(options.precision, self.device)
         read, self.problems = read_assays(
             options.assays,
             reference=options.reference,
@@ -146,70 +131,10 @@ class EvaluateJob:
         found = build(names, self.fitted, self.options.widths, seed=self.options.seed)
         return found if self.nonlinear is None else [*found, *self.nonlinear.representations]
 
-    @cached_property
-    def family(self) -> Family:
-        """What the fit was made with, or what the configuration names."""
-        assert self.fitted is not None and self.options.fit is not None
-        name = self.options.family["name"] or family_of(self.fitted.head.report, self.options.fit)
-        return family_from_config({**self.options.family, "name": name})
-
-    @property
-    def offload(self) -> Offload:
-        return self.options.family.get("offload", "auto")
-
-    @cached_property
-    def placement(self) -> Placement:
-        """Where the weights go, decided before they are loaded."""
-        assert self.fitted is not None
-        head = self.fitted.head
-        members = members_of(self.family, head.names, head.member_dims)
-        tokens = self.options.tokens_per_batch or stream_tokens(self.device.type)
-        work = Work(tokens, hold=held_dtype(self.precision))
-        return place(members, self.offload, work, available_memory(self.device))
-
     @property
     def runs_models(self) -> bool:
         """Whether an assay is left to be embedded."""
         return self.fitted is not None and not all(map(self.folder.done, self.assays))
-
-    @cached_property
-    def _loaded(self) -> tuple[torch.nn.ModuleDict, dict[str, str]]:
-        """The backbones, and the digests of their weights, which are the fit's."""
-        assert self.fitted is not None
-        weights, head = self.options.family.get("weights"), self.fitted.head
-        members = members_of(self.family, head.names, head.member_dims)
-        folder = None if weights is None else Path(weights)
-        placement = self.placement
-        self.execution.identity(self.family, self.device, self.precision)  # refuses what cannot be
-        self.execution.choose(self.family, self.device, num_batches=0)
-        backbones = load_backbones(
-            self.family,
-            members,
-            folder,
-            self.execution,
-            hold=placement.work.hold,
-            streamed=placement.streamed,
-            device=self.device,
-        )
-        with torch.no_grad(), autocast(self.precision, self.device):
-            self.execution.begin(backbones.values())
-        known, found = self.fitted.state.identity.get("weights"), weight_digests(backbones)
-        if known is not None and known != found:
-            raise InputError(
-                f"the weights are not those of the fit ({'; '.join(differences(found, known))}); "
-                "give the same weights, or fit anew"
-            )
-        return backbones, found
-
-    @property
-    def _arithmetic(self) -> dict[str, str]:
-        """The precision, where it is not the one that all evaluations once had."""
-        return {} if self.precision == "32-true" else {"precision": self.precision}
-
-    @property
-    def backbones(self) -> torch.nn.ModuleDict:
-        """Loaded when first asked for."""
-        return self._loaded[0]
 
     @cached_property
     def nonlinear(self) -> Nonlinear | None:
@@ -227,7 +152,7 @@ class EvaluateJob:
                 bandwidth=settings.bandwidth,
                 seed=self.options.seed,
                 folder=self.folder.path / NONLINEAR,
-                arithmetic=self._arithmetic,
+                arithmetic=self.arithmetic,
             )
 
     @cached_property
@@ -251,13 +176,7 @@ class EvaluateJob:
     @cached_property
     def embedder(self) -> VariantEmbedder:
         cache = self.options.cache
-        execution = self.execution.identity(self.family, self.device, self.precision)
-        identity = {
-            "family": self.family.name,
-            "weights": self._loaded[1],
-            **recorded(execution),
-            **self._arithmetic,
-        }
+        identity = self.models_identity
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
         return VariantEmbedder(
@@ -279,7 +198,7 @@ class EvaluateJob:
         head = None if self.fitted is None else self.fitted.head.digest()
         found = {"scores": SCORES_VERSION, "settings": settings, "head": head}
         if self.fitted is not None:
-            found |= self._arithmetic
+            found |= self.arithmetic
         if self.fitted is not None and self.options.training_set.enabled:
             found["groups"] = [moments.num_rows for moments in self.fitted.state.groups]
         return json.loads(json.dumps(found))
@@ -350,21 +269,3 @@ class EvaluateJob:
     def predictions(self) -> Predictions:
         """Of the assays that are scored."""
         return self.folder.predictions(self.assays)
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device is cpu, cuda, cuda:1 or mps, not {name!r}") from None
-    found = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    if device.type not in found:
-        raise InputError(f"device is cpu, cuda, cuda:1 or mps, not {name!r}")
-    if (device.index or 0) >= found[device.type]:
-        there = "no GPU" if not found[device.type] else f"{found[device.type]} of that kind"
-        raise InputError(f"device={name}, but torch finds {there}; use device=cpu")
-    return device

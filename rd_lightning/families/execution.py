@@ -19,9 +19,6 @@ from .packed import encode_packed, why_not_packed
 
 Attention = Literal["auto", "padded", "packed"]
 Compile = Literal["auto", True, False]
-MANY_BATCHES = 2000
-"""From so many batches on, compiling pays on a GPU: it takes tens of seconds a member, and saves
-tens of milliseconds a batch of 32,768 tokens (estimated, not measured)."""
 FORMER: dict[str, Any] = {"attention": "padded", "compile": False}
 """What holds of every file that says nothing of it: those of before these were settings."""
 
@@ -33,11 +30,10 @@ class Execution:
     Args:
         attention: "padded" pads the windows of a batch to one length. "packed" puts them end to
             end without padding, for ESM-2 alone, equal up to float32's rounding; on a GPU in 16
-            bits, by ``torch.nn.attention.varlen`` of torch 2.10. "auto" is packed on a GPU where it
-            runs, else padded: on a CPU packed batches are no faster.
+            bits, by ``torch.nn.attention.varlen`` of torch 2.10. "auto" is padded: on a CPU packed
+            batches are no faster, and on a GPU they have not been measured.
         compile: True compiles ESM-2's layers with ``torch.compile``, one graph a member; equal up
-            to rounding. "auto" does so in a run of rd-fit, or of rd-embed on one device, of at
-            least 2,000 batches on a GPU; on a CPU the gain is small.
+            to rounding. "auto" does not, for the same two reasons.
 
     Attributes:
         compiled: whether layers are compiled; see :meth:`choose` and :meth:`compile`.
@@ -65,12 +61,11 @@ class Execution:
         Raises:
             InputError: they are to be, and cannot.
         """
-        if self.attention == "padded" or (self.attention == "auto" and device.type == "cpu"):
+        if self.attention != "packed":
             return False
-        problem = self._problem(family, device, dtype)
-        if problem and self.attention == "packed":
+        if problem := self._problem(family, device, dtype):
             raise InputError(f"attention=packed: {problem}; use attention=padded")
-        return problem is None
+        return True
 
     @staticmethod
     def _problem(family: Family, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -87,20 +82,18 @@ class Execution:
         packed = self.is_packed(family, device, compute_dtype(precision))
         return {"attention": "packed" if packed else "padded", "compile": self.compiled}
 
-    def choose(self, family: Family, device: torch.device, num_batches: int) -> None:
-        """Settle ``compile`` for a run of so many batches, whatever its parts and processes.
+    def choose(self, family: Family) -> None:
+        """Settle ``compile`` for a family.
 
         Raises:
             InputError: layers are to be compiled, and cannot.
         """
-        is_esm2 = family.encode is encode
-        if self.compile is True and not is_esm2:
+        if self.compile is True and family.encode is not encode:
             raise InputError(
                 f"compile=true: only ESM-2's layers are compiled, the members of {family.name} are "
                 "others; use compile=false"
             )
-        many = device.type == "cuda" and num_batches >= MANY_BATCHES
-        self.compiled = self.compile is True or (self.compile == "auto" and is_esm2 and many)
+        self.compiled = self.compile is True
 
     def begin(self, backbones: Iterable[Any]) -> None:
         """Compile, if that is chosen, before the first batch and for the whole run: where the
@@ -128,16 +121,13 @@ class Execution:
             raise InputError("layers could be compiled on some processes alone; use compile=false")
 
     def fact(self, family: Family, device: torch.device, precision: str) -> str | None:
-        """For people, before a run; None where there is nothing to say: padded on a CPU.
+        """For people, before a run; None where there is nothing to say: padded.
 
         Raises:
             InputError: see :meth:`is_packed`.
         """
-        if self.identity(family, device, precision)["attention"] == "packed":
-            return "packed batches, no padding"
-        if self.attention == "padded" or device.type == "cpu":
-            return None
-        return f"padded batches: {self._problem(family, device, compute_dtype(precision))}"
+        packed = self.identity(family, device, precision)["attention"] == "packed"
+        return "packed batches, no padding" if packed else None
 
     def run(
         self,

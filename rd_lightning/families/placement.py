@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -135,6 +135,20 @@ def place(members: Sequence[Member], offload: Offload, work: Work, free: int | N
     if offload == "none" or free is None:
         return tried[0]
     return next((placement for placement in tried if placement.fits), tried[-1])
+
+
+def streamed_members(
+    members: Sequence[Member], offload: Literal["none", "layers"] | Collection[str]
+) -> Collection[str]:
+    """Names of the members whose layers are streamed: none, all, or those that are named.
+
+    Raises:
+        InputError: another word.
+    """
+    if not isinstance(offload, str):
+        return offload
+    check_choice("offload", offload, ("none", "layers"))
+    return [member.name for member in members] if offload == "layers" else ()
 
 
 def remedies(

@@ -124,6 +124,12 @@ class Accumulator:
         if self._finite.due:
             self.check()
 
+    def totals(self, device: torch.device) -> tuple[int, int, int]:
+        """Sums over all processes (a collective) of the three counts, computed on the device."""
+        counts = (self.num_residues, self.num_nonfinite, self.num_pieces)
+        residues, nonfinite, pieces = (int(count.to(device).compute()) for count in counts)
+        return residues, nonfinite, pieces
+
     @property
     def left_out_here(self) -> Float64[Tensor, ""]:
         """Residues that this process left out, as of the last :meth:`check`."""

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -24,6 +24,7 @@ from ..runtime.os_errors import explained
 from ..runtime.provenance import differences
 from ..runtime.stopping import handle_signals, raise_stopped, signals_handled, stopped
 from .accumulate import Accumulator
+from .datamodule import FastaDataModule
 from .output import CHECKPOINT
 from .state import FitState, Part
 
@@ -276,22 +277,29 @@ def check_resumed(
 
 
 def told_by_first(
-    state: FitState | None, check: Callable[[FitState], None]
+    state: FitState | None,
+    identity: Mapping[str, Any],
+    dims: Sequence[int],
+    data: FastaDataModule,
+    *,
+    may_miss: bool,
 ) -> tuple[int, Tensor | None]:
     """Residues and shift of the state that the first process resumes from, on all processes: the
     others need not see its file. (0, None) where it begins anew. A collective.
 
     Args:
-        state: what the first process has read.
-        check: raises InputError if it is not of this run.
+        state: what the first process has read; it is compared with this run there.
+        identity, dims: of this run, see :func:`check_resumed`.
+        may_miss: see :meth:`FastaDataModule.check_earlier`.
 
     Raises:
-        InputError: that; on the other processes, marked as reported by another one.
+        InputError: it is not of this run; on the others, marked as reported by another process.
     """
     problem, shift = None, None
     if state is not None:
         try:
-            check(state)
+            check_resumed(state, identity, dims, data.part(data.batches_done))
+            data.check_earlier(state.num_rows, may_miss=may_miss)
         except InputError as error:
             problem = error
         shift = None if state.shift is None else state.shift.cpu()

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from ..data.batch import Batch
@@ -26,9 +25,10 @@ from ..families.family import Family, get_family
 from ..families.placement import OFFLOADS, Offload
 from ..head.head import RDHead
 from ..runtime import distributed
+from ..runtime.ddp import check_strategy
 from ..runtime.memory import free_memory
 from .accumulate import Accumulator
-from .checkpoint import Saved, check_resumed, ended_early, told_by_first
+from .checkpoint import Saved, ended_early, told_by_first
 from .context import fit_context
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
@@ -153,11 +153,7 @@ class RDModule(L.LightningModule):
         return found if isinstance(found, FastaDataModule) and found.plan is not None else None
 
     def setup(self, stage: str) -> None:
-        if type(self.trainer.strategy) is DDPStrategy:
-            raise InputError(
-                "Lightning's DDP refuses a module without trainable parameters; use "
-                "Trainer(strategy=rd_lightning.FrozenDDPStrategy())"
-            )
+        check_strategy(self.trainer.strategy)
         if data := self.data:
             assert data.plan is not None
             data.check_tokens(self.family)
@@ -184,8 +180,7 @@ class RDModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         assert self.backbones is not None
-        number = 0 if self.data is None or self.data.plan is None else len(self.data.plan)
-        self.execution.choose(self.family, self.device, number)
+        self.execution.choose(self.family)
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             self.execution.begin(self.backbones.values())
         identity = {**self.identity_under(self.trainer), "weights": weight_digests(self.backbones)}
@@ -210,12 +205,10 @@ class RDModule(L.LightningModule):
     ) -> None:
         """Resume from the first process's state: its moments stay there, all have its shift."""
         state = saved if self.global_rank == 0 else None
-
-        def check(state: FitState) -> None:
-            check_resumed(state, identity, self.dims, data.part(data.batches_done))
-            data.check_earlier(state.num_rows, may_miss=self.on_nonfinite == "skip")
-
-        self._rows_before, shift = told_by_first(state, check)
+        may_miss = self.on_nonfinite == "skip"
+        self._rows_before, shift = told_by_first(
+            state, identity, self.dims, data, may_miss=may_miss
+        )
         if state is not None:
             self.state = state.to(self.device)
         elif shift is not None:
@@ -257,10 +250,9 @@ class RDModule(L.LightningModule):
             raise InputError("no residue has finite embeddings; fix the weights or the precision")
 
     def _named(self, windows: list[Window]) -> str:
-        data = self.data
-        if data is None or data.store is None:
+        if self.data is None or self.data.store is None:
             return f"sequence(s) {sorted({i for i, _, _ in windows})}"
-        return data.store.names(i for i, _, _ in windows)
+        return self.data.store.names(i for i, _, _ in windows)
 
     def _log_speed(self, batch: Batch) -> None:
         self._residues_done += batch.num_residues
@@ -299,7 +291,8 @@ class RDModule(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self.accumulator.check()
         self.state.all_reduce_()
-        self._sum_counts()
+        counts = self.accumulator.totals(self._sums_on)
+        self._residues_done, self.num_nonfinite, self.num_pieces = counts
         seconds = time.perf_counter() - self._started
         data = self.data
         if data is not None:
@@ -330,12 +323,6 @@ class RDModule(L.LightningModule):
             self.used_backbones = (self.backbones,)
         self.backbones = self._accumulator = None
         free_memory(self.device)
-
-    def _sum_counts(self) -> None:
-        run, on = self.accumulator, self._sums_on
-        counts = (run.num_residues, run.num_nonfinite, run.num_pieces)
-        sums = [int(count.to(on).compute()) for count in counts]
-        self._residues_done, self.num_nonfinite, self.num_pieces = sums
 
     def _context(self, seconds: float) -> dict[str, Any]:
         return fit_context(

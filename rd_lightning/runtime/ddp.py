@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ..errors import InputError, reported_elsewhere
 from .files import read_json, write_json
@@ -57,6 +57,15 @@ class FrozenDDPStrategy(DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Wrap nothing."""
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Raise InputError if it is Lightning's own DDP."""
+    if type(strategy) is DDPStrategy:
+        raise InputError(
+            "Lightning's DDP refuses a module without trainable parameters; use "
+            "Trainer(strategy=rd_lightning.FrozenDDPStrategy())"
+        )
 
 
 @contextmanager

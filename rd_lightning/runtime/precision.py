@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -83,6 +83,15 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """In which the models run, of a resolved precision."""
     dtype = AUTOCAST[precision]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def autocast_or_default(
+    precision: str | None, device: torch.device
+) -> AbstractContextManager[object]:
+    """Of a given precision; of None the autocast that is on, or else the device's default."""
+    if precision is None and torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return autocast(resolved_precision(precision, device), device)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

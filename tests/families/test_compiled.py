@@ -15,7 +15,7 @@ from rd_lightning.errors import InputError
 from rd_lightning.families import compiled, get_family
 from rd_lightning.families.backbone import load_backbones
 from rd_lightning.families.esm2 import encode, esm_tokenizer
-from rd_lightning.families.execution import MANY_BATCHES, Execution
+from rd_lightning.families.execution import Execution
 from rd_lightning.families.packed import encode_packed
 
 from ..conftest import random_sequences
@@ -160,22 +160,15 @@ def test_embeddings_of_compiled_layers(eager_backend, family):
         assert torch.allclose(a, b, atol=1e-4)
 
 
-def test_auto_is_for_long_runs_on_a_gpu():
+def test_only_esm2_is_compiled_and_auto_is_off():
     esm2 = get_family("esm2")
-    for device, number, expected in (
-        (CUDA, MANY_BATCHES, True),
-        (CUDA, MANY_BATCHES - 1, False),
-        (CPU, 10**9, False),
-    ):
-        execution = Execution()
-        execution.choose(esm2, device, number)
+    for compile, expected in (("auto", False), (False, False), (True, True)):
+        execution = Execution(compile=compile)
+        execution.choose(esm2)
         assert execution.compiled is expected
     other = type(esm2)("other", esm2.members, esm2.load, lambda model, tokens, *, padded: tokens)
-    execution = Execution()
-    execution.choose(other, CUDA, MANY_BATCHES)
-    assert not execution.compiled
     with pytest.raises(InputError, match="compile=true: only ESM-2's layers are compiled"):
-        Execution(compile=True).choose(other, CPU, 1)
+        Execution(compile=True).choose(other)
     with pytest.raises(InputError, match="compile is auto, true or false, not 'yes'"):
         Execution(compile="yes")  # pyright: ignore
 

@@ -39,24 +39,20 @@ def new_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
 
 
-def test_auto_is_packed_on_a_gpu_in_16_bits_alone(new_gpu):
-    auto, esm2 = Execution(), get_family("esm2")
-    assert auto.is_packed(esm2, CUDA, torch.bfloat16)
-    assert auto.is_packed(get_family("mini"), CUDA, torch.float16)
-    assert not auto.is_packed(esm2, CUDA, torch.float32)
-    assert not auto.is_packed(esm2, CPU, torch.bfloat16)
-    assert not auto.is_packed(esm2, MPS, torch.float16)
-    assert not Execution("padded").is_packed(esm2, CUDA, torch.bfloat16)
-    assert Execution("packed").is_packed(esm2, CPU, torch.float32)
+def test_only_what_is_asked_for_is_packed(new_gpu):
+    esm2, packed = get_family("esm2"), Execution("packed")
+    for execution in (Execution(), Execution("padded")):
+        assert not execution.is_packed(esm2, CUDA, torch.bfloat16)
+    assert packed.is_packed(esm2, CUDA, torch.bfloat16)
+    assert packed.is_packed(get_family("mini"), CUDA, torch.float16)
+    assert packed.is_packed(esm2, CPU, torch.float32)
+    assert packed.fact(esm2, CUDA, "bf16-mixed") == "packed batches, no padding"
+    assert Execution().fact(esm2, CUDA, "bf16-mixed") is None
 
 
 def test_what_cannot_be_is_one_line(new_gpu, monkeypatch):
     esm2 = get_family("esm2")
     other = replace(esm2, name="hugging_face", encode=lambda model, tokens, *, padded: tokens)
-    assert not Execution().is_packed(other, CUDA, torch.bfloat16)
-    assert Execution().fact(other, CUDA, "bf16-mixed") == (
-        "padded batches: only ESM-2 takes packed batches, the members of hugging_face are others"
-    )
     for family, device, precision, said in (
         (other, CPU, "32-true", "only ESM-2 takes packed batches"),
         (esm2, CUDA, "32-true", "they need 16 bits"),
