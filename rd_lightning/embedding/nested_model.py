@@ -163,7 +163,7 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
         return self.head.dims
 
     def begin(self) -> None:
-        """Compile the layers if that is chosen; once, by itself at the first call. See :class:`rd_lightning.families.execution.Execution`."""
+        """Compile the layers if that is chosen; once, by itself at the first call."""
         if not self._begun and not torch.compiler.is_compiling():
             self.execution.choose(self.family)
             self.execution.begin(self.backbones.values())

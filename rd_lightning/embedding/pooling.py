@@ -36,7 +36,6 @@ def check_poolings(poolings: str | Sequence[str]) -> tuple[Pooling, ...]:
     return tuple(p for p in POOLINGS if p in wanted)
 
 
-@torch.no_grad()
 class Known(NamedTuple):
     """Vectors of the first levels that need not be computed again."""
 
@@ -44,6 +43,7 @@ class Known(NamedTuple):
     vectors: Callable[[SequenceBatch, torch.device], dict[Pooling, Tensor]]
 
 
+@torch.no_grad()
 def embed_batch(
     backbones: Sequence[nn.Module],
     head: RDHead,

@@ -145,7 +145,8 @@ class Execution:
             layer: of :func:`rd_lightning.families.compiled.compiled_layer`.
         """
         # A graph of torch.export or torch.compile has no lengths to pack by.
-        if torch.compiler.is_compiling():
+        plain = layer is None and self.attention != "packed"
+        if plain or torch.compiler.is_compiling():
             return family.encode(model, tokens, padded=padded)
         dtype = _products(tokens.device.type, next(model.parameters()).dtype)
         packed = self.is_packed(family, tokens.device, dtype)

@@ -127,10 +127,9 @@ class RDModule(L.LightningModule):
         self.backbones: nn.ModuleDict | None = None
         """While a fit runs, until the chain is solved."""
         self.used_backbones: tuple[nn.ModuleDict | None, ...] = ()
-        """After a part of the data: the models, where they ran, for a module of the next part."""
+        """After a part of the data: the models, for the module of the next part."""
         self.num_nonfinite = 0
-        """Residues left out because an embedding was not finite, those of an earlier run that was
-        resumed included; known after the fit."""
+        """Residues left out as not finite, those of an earlier run included; after the fit."""
         self.num_pieces = 0
         """Pieces beyond the first of batches that did not fit into memory whole; likewise."""
         self._accumulator: Accumulator | None = None
@@ -250,9 +249,10 @@ class RDModule(L.LightningModule):
             raise InputError("no residue has finite embeddings; fix the weights or the precision")
 
     def _named(self, windows: list[Window]) -> str:
-        if self.data is None or self.data.store is None:
+        store = None if self.data is None else self.data.store
+        if store is None:
             return f"sequence(s) {sorted({i for i, _, _ in windows})}"
-        return self.data.store.names(i for i, _, _ in windows)
+        return store.names(i for i, _, _ in windows)
 
     def _log_speed(self, batch: Batch) -> None:
         self._residues_done += batch.num_residues
@@ -294,10 +294,8 @@ class RDModule(L.LightningModule):
         counts = self.accumulator.totals(self._sums_on)
         self._residues_done, self.num_nonfinite, self.num_pieces = counts
         seconds = time.perf_counter() - self._started
-        data = self.data
-        if data is not None:
-            part = self._part(data, self.state.num_rows, self._steps)
-            self.state.parts = [part]
+        if (data := self.data) is not None:
+            self.state.parts = [part := self._part(data, self.state.num_rows, self._steps)]
             if not part.complete:
                 raise InputError(f"{ended_early(part)}; nothing is solved")
             self.num_nonfinite = data.num_residues(part.batches_done) - self.state.num_rows
@@ -310,27 +308,23 @@ class RDModule(L.LightningModule):
                 device=device,
                 names=self.names,
                 heldout=self.heldout_moments if self.heldout_moments.num_rows > 1 else None,
-                context=self._context(seconds),
+                context=fit_context(
+                    self.state.identity,
+                    data,
+                    num_devices=self.trainer.world_size,
+                    num_residues=self._residues_done,
+                    num_nonfinite=self.num_nonfinite,
+                    num_pieces=self.num_pieces,
+                    seconds=seconds,
+                ),
                 **self.solve_options,
             )
         # One pass is the whole fit: a second epoch would count every residue twice.
         self.trainer.should_stop = True
 
     def _let_go(self) -> None:
-        """Of the models: the solve needs their room, and what is a part of this module at the end,
-        Lightning copies to the host."""
-        if self.data is not None and self.data.part_of > 1:  # nothing is solved
-            self.used_backbones = (self.backbones,)
+        """Of the models: the solve needs the room, and Lightning copies what is left, in vain."""
+        nothing_to_solve = self.data is not None and self.data.part_of > 1
+        self.used_backbones = (self.backbones,) if nothing_to_solve else ()
         self.backbones = self._accumulator = None
         free_memory(self.device)
-
-    def _context(self, seconds: float) -> dict[str, Any]:
-        return fit_context(
-            self.state.identity,
-            self.data,
-            num_devices=self.trainer.world_size,
-            num_residues=self._residues_done,
-            num_nonfinite=self.num_nonfinite,
-            num_pieces=self.num_pieces,
-            seconds=seconds,
-        )

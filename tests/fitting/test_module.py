@@ -12,6 +12,7 @@ from rd_lightning.errors import InputError
 from rd_lightning.families.backbone import load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.fitting import module as module_file
+from rd_lightning.fitting import weights as weights_file
 
 from ..conftest import random_sequences
 
@@ -102,8 +103,8 @@ def test_the_models_are_gone_before_the_chain_is_solved(family, data, monkeypatc
     """On a GPU the solve needs their room, and Lightning copies what is left to the host."""
     loaded, left = [], []
 
-    def load(*args):
-        made = load_backbones(*args)
+    def load(*args, **options):
+        made = load_backbones(*args, **options)
         loaded.extend(weakref.ref(p) for p in made.parameters())
         return made
 
@@ -111,7 +112,7 @@ def test_the_models_are_gone_before_the_chain_is_solved(family, data, monkeypatc
         left.append(sum(ref() is not None for ref in loaded))
         return fit_chain(*args, **kwargs)
 
-    monkeypatch.setattr(module_file, "load_backbones", load)
+    monkeypatch.setattr(weights_file, "load_backbones", load)
     monkeypatch.setattr(module_file, "fit_chain", solve)
     module = run(RDModule(family), data)
     assert loaded and left == [0]

@@ -1,11 +1,14 @@
 """Where a fit's weights are changes no bit of it; what it takes is said before they are loaded."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from rd_lightning import RDModule
 from rd_lightning.errors import InputError
 from rd_lightning.families import get_family
+from rd_lightning.families.execution import Execution
 from rd_lightning.families.placement import Placement, Work
 from rd_lightning.families.streamed import StreamedLayers
 from rd_lightning.fit import main
@@ -88,7 +91,8 @@ def test_weights_are_read_to_the_host_and_go_to_the_trainers_device():
     placement = Placement(family.members, ("800K",), Work(64, 0, torch.bfloat16), None)
     for Trainer.local_rank in (0, 1):
         with torch.device("meta"):
-            backbones = load_weights(family, None, placement, Trainer())  # pyright: ignore
+            trainer: Any = Trainer()
+            backbones = load_weights(family, None, placement, Execution(), trainer)
         assert not [n for n, tensor in backbones.state_dict().items() if tensor.is_meta]
         assert {backbone.held for backbone in backbones.values()} == {torch.bfloat16}
         assert isinstance(backbones["800K"].model.layers, StreamedLayers)
