@@ -123,9 +123,11 @@ def _todo(
     from .data.scan import SKIPPED
     from .display.console import plain_console, print_facts
     from .display.skipped import write_skipped
+    from .embedding.preflight import memory_fact
     from .fitting.checkpoint import check_resumed
     from .fitting.output import check_same_options, is_complete
     from .fitting.preflight import check_rooms, preflight_facts
+    from .fitting.weights import fit_placement
 
     console = plain_console()
     complete = is_complete(folder, config.resume, is_part=data.part_of > 1)
@@ -135,7 +137,10 @@ def _todo(
     device = trainer.strategy.root_device
     data.scan(device.type)
     assert data.store is not None
-    print_facts(console, preflight_facts(module, data, trainer))
+    assert data.plan is not None
+    placement = fit_placement(module.members, module.offload, trainer, data.plan.settings)
+    memory = ("memory", memory_fact(placement, module.offload))
+    print_facts(console, [*preflight_facts(module, data, trainer), memory])
     if earlier is not None:
         # What is known before the weights are loaded; the module compares those too.
         known = module.identity_under(trainer)

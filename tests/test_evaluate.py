@@ -20,6 +20,7 @@ from rd_lightning.evaluation.assays.splits import splits_of
 from rd_lightning.evaluation.probes.ridge import ridge_path
 from rd_lightning.evaluation.statistics.metrics import spearman
 from rd_lightning.families import sample_fasta
+from rd_lightning.fitting.output import read_fit
 from rd_lightning.runtime.files import read_tensors
 from rd_lightning.runtime.owner import owned
 
@@ -417,7 +418,7 @@ def test_bad_assays_are_one_line(inside, capsys, change, words):
 
 
 def test_a_fit_without_groups_cannot_be_resampled(inside, capsys):
-    state = job_module.read_fit("fit").state
+    state = read_fit("fit").state
     state.groups = [state.total]
     Path("one").mkdir(exist_ok=True)
     state.save("one/moments.safetensors")
@@ -435,7 +436,7 @@ def test_without_its_packages_it_says_which(inside, capsys, monkeypatch):
 
 def test_a_head_of_another_fit(inside, capsys):
     Path("mixed").mkdir(exist_ok=True)
-    job_module.read_fit("fit").state.save("mixed/moments.safetensors")
+    read_fit("fit").state.save("mixed/moments.safetensors")
     RDHead.from_pretrained("fit/head").truncate("50K").save_pretrained("mixed/head")
     error = refused(capsys, "fit=mixed", "assays=assays", "out=bad")
     assert "mixed: the moments are of ['50K', '200K'] [32, 64], the head of ['50K'] [32]" in error

@@ -164,6 +164,7 @@ def test_the_configuration_repeats_the_signatures():
     for key in ("target", "solver", "accumulate", "on_nonfinite"):
         assert fit[key] == module[key], key
     data = yaml.safe_load((conf / "data" / "fasta.yaml").read_text())
+    assert data.pop("claim") is None and data.pop("claim_parts") == 64  # the command's own
     for key, value in data.items():
         assert value == defaults(FastaDataModule)[key], key
     pcr = yaml.safe_load((conf / "regression" / "pcr.yaml").read_text())

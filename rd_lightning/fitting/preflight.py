@@ -12,7 +12,6 @@ from ..data.store import ScanSummary
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.figures import new_figure, save_figure
 from ..display.room import check_room
-from ..embedding.preflight import memory_fact
 from ..families.download import checkpoints_folder, to_download
 from ..families.family import chain_text
 from ..runtime.precision import faster_precision
@@ -20,7 +19,6 @@ from .datamodule import FastaDataModule
 from .estimate import expected_seconds
 from .module import RDModule
 from .plan import PlanSettings, PlanSummary
-from .weights import fit_placement
 
 PICTURE = "preflight.png"
 
@@ -28,7 +26,6 @@ PICTURE = "preflight.png"
 def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -> list[Fact]:
     """Members, sequences, residues, longest, batches, device, state, memory of the device."""
     assert data.plan is not None and data.store is not None
-    placement = fit_placement(module.members, module.offload, trainer, data.plan.settings)
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
     members = chain_text(module.names, module.dims)
     widths = module.solve_options["level_widths"]
@@ -46,13 +43,9 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
         *scan_facts(scan),
         ("long sequences", _long(plan, settings)),
         ("batches", _batches(data, plan, settings)),
-        (
-            "device",
-            _device(module, trainer),
-        ),
+        ("device", _device(module, trainer)),
         *faster_precision(trainer.strategy.root_device.type, str(trainer.precision)),
         ("state", _state(module, settings)),
-        ("memory", memory_fact(placement, module.offload)),
         *_download(module),
     ]
 

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from rd_lightning import JointMoments, RDHead, RDModel, fit_chain
 from rd_lightning.cli.command import quiet_libraries
 from rd_lightning.data.windows import overlapping_windows
-from rd_lightning.embedding import nested_model
 from rd_lightning.errors import InputError
 from rd_lightning.families import Family
 from rd_lightning.families.esm2 import esm_tokenizer
+from rd_lightning.runtime import precision as precision_module
 
 from ..conftest import SEEDS, clean_environment, family_rows, random_sequences, tiny_family
 
@@ -229,7 +229,7 @@ def test_the_precision_of_embed(model, monkeypatch):
     for precision in ("bf16-mixed", "16-mixed", "mixed"):  # one arithmetic on a CPU
         assert torch.equal(vectors(precision), rounded)
     assert not torch.equal(rounded, exact)
-    monkeypatch.setattr(nested_model, "resolved_precision", lambda given, device: "bf16-mixed")
+    monkeypatch.setattr(precision_module, "resolved_precision", lambda given, device: "bf16-mixed")
     assert torch.equal(vectors(), rounded)  # where the device has it
     with pytest.raises(InputError, match="precision is mixed, 32-true, bf16-mixed or 16-mixed"):
         vectors("64-true")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from rd_lightning.evaluation import job as module
+from rd_lightning.evaluation import models
 from rd_lightning.evaluation.job import EvaluateJob
 from rd_lightning.evaluation.options import EvaluateOptions
 from rd_lightning.families.backbone import Backbone
@@ -47,9 +47,9 @@ def test_a_run_may_resume_with_weights_elsewhere(tmp_path):
 def test_weights_are_placed_by_the_devices_memory(tmp_path, monkeypatch):
     """Of a device so small that one member's layers, then both members', must be streamed."""
     free = make_job(tmp_path, "none").placement.needed
-    monkeypatch.setattr(module, "free_memory", lambda device: free)
+    monkeypatch.setattr(models, "available_memory", lambda device: free)
     assert make_job(tmp_path, "auto").placement.streamed == ()
-    monkeypatch.setattr(module, "free_memory", lambda device: free - 1)
+    monkeypatch.setattr(models, "available_memory", lambda device: free - 1)
     job = make_job(tmp_path, "auto")
     assert job.placement.streamed == ("200K",)
     assert streamed(job) == [False, True]
