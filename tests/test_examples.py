@@ -1,18 +1,21 @@
-"""The example as a user types it: on a made-up assay, and on a real one where there is one."""
+"""The examples as a user types them: on made-up data, and on a real assay where there is one."""
 
 import csv
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from rd_lightning import JointMoments, fit_chain
+from rd_lightning import JointMoments, RDModel, fit_chain
 
-from .conftest import SHARED, family_rows, random_sequences
+from .conftest import SHARED, clean_environment, family_rows, random_sequences
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "train_on_assay.py"
+RAY = SCRIPT.with_name("embed_with_ray.py")
 REAL = SHARED / "proteingym" / "AMFR_HUMAN_Tsuboyama_2023_4G3O.singles.csv"
 LINE = re.compile(r"^epoch +(\d+)  held-out Spearman  (.*)$", re.MULTILINE)
 
@@ -48,6 +51,29 @@ def test_it_trains_on_what_a_language_model_can_see(head, tmp_path, monkeypatch,
     found = run(monkeypatch, capfd, head, tmp_path / "x.csv", "--epochs", 4)
     assert len(found) == 4 and set(found[-1]) == {"50K", "200K"}
     assert min(found[-1].values()) > 0.9
+
+
+def test_ray_gives_what_the_model_gives(head, tmp_path, fasta):
+    pytest.importorskip("ray.data", reason='pip install "ray[data]"')
+    parquet = pytest.importorskip("pyarrow.parquet")
+    sequences = random_sequences(20, 0)
+    words = [str(head), str(fasta(sequences)), str(tmp_path / "out")]
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(RAY.parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(RAY), *words],
+        env={**clean_environment(), **variables},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = parquet.read_table(tmp_path / "out").to_pylist()
+    found = {row["id"]: torch.tensor(row["vector"]) for row in rows}
+    expected = RDModel.from_pretrained(head).embed(sequences, pooling="mean")
+    assert found.keys() == {f"s{i}" for i in range(20)}
+    for i, vector in enumerate(expected):
+        assert torch.allclose(found[f"s{i}"], vector, atol=1e-5)
 
 
 @pytest.mark.slow
