@@ -398,20 +398,20 @@ def memory_table(on: Figures = ON_PAPER) -> str:
         members = ESM2.up_to(target)
         weights = weight_bytes(members, 4)
         state = JointMoments([m.width for m in members]).num_bytes
-        fixed = weights + 4 * state
+        fixed = weights + 3 * state
         rows.append(
             [
                 target,
                 shown(weights, "B"),
-                shown(4 * state, "B"),
+                shown(3 * state, "B"),
                 f"{fixed / on.device.memory:.0%}",
-                f"{(weights / 2 + 4 * state) / on.device.memory:.0%}",
+                f"{(weights / 2 + 3 * state) / on.device.memory:.0%}",
             ]
         )
     headings = [
         "target",
         "weights, float32",
-        "two states and their copies",
+        "two states and a copy",
         f"both, of {on.device.memory / 1e9:.0f} GB",
         "with bfloat16 weights",
     ]

@@ -43,8 +43,8 @@ class Work:
 
         A batch: the embeddings of all members in float32, and in the widest, of width d, at most
         36.5 d bytes a token at once in float32, and 24.5 d under autocast (counted); attention is
-        taken to make no matrix of scores. A state of D columns has 8 (D^2 + D + 1) bytes, and a
-        copy while a checkpoint is saved.
+        taken to make no matrix of scores. A state of D columns has 8 (D^2 + D + 1) bytes, and one
+        is there twice while the processes sum it for a checkpoint.
         """
         widths = [member.width for member in members]
         total = sum(widths)
@@ -52,7 +52,7 @@ class Work:
         if not self.num_states:
             return batch, 0, 0
         update = 8 * total * (_CHUNK + _PANEL)
-        states = 2 * self.num_states * 8 * (total**2 + total + 1)
+        states = (self.num_states + 1) * 8 * (total**2 + total + 1)
         return batch + update, states, _SOLVE * 8 * total**2
 
 
@@ -82,9 +82,10 @@ class Placement:
 
     @property
     def needed(self) -> int:
-        """Of the device's memory, all in all. Solved with the weights still there."""
+        """Of the device's memory, all in all: while it streams, or while it solves, when weights
+        and states are gone."""
         batch, states, solve = self.work.bytes_of(self.members)
-        return int(_FACTOR * (self.weights + states + max(batch, solve))) + _CONSTANT
+        return int(_FACTOR * max(self.weights + states + batch, solve)) + _CONSTANT
 
     @property
     def fits(self) -> bool:

@@ -117,9 +117,9 @@ def test_a_placement_counts_the_states_of_the_plan(unchecked):
 @pytest.mark.parametrize(
     ("free", "words", "said"),
     [
-        (80e9, (), "about 6.4 GB of 80.0 GB free"),
+        (80e9, (), "about 6.3 GB of 80.0 GB free"),
         (80e9, ("family.offload=layers",), "layers of 8M, 35M, 150M, 650M in host memory ("),
-        (5.9e9, (), "; all weights on the device would take 6.4 GB"),
+        (5.9e9, (), "; all weights on the device would take 6.3 GB"),
         (5.9e9, ("family.offload=none",), "WILL NOT FIT: family.offload=layers would take"),
         (5.9e9, ("family.offload=none",), "tokens_per_batch=16384 would take"),
         (5.9e9, ("family.offload=none",), "level=150M would take"),
