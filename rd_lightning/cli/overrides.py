@@ -91,7 +91,8 @@ def _offer_families(choices: list[str]) -> None:
 
     for name in registered_families():
         if name not in choices:
-            node = {"name": name, "weights": None, "offload": "auto"}
+            chosen = dict.fromkeys(("offload", "attention", "compile"), "auto")
+            node = {"name": name, "weights": None, **chosen}
             ConfigStore.instance().store(group="family", name=name, node=node)
             choices.append(name)
 

@@ -16,7 +16,7 @@ from ..runtime.precision import has_fast_float64, has_float64
 Precision = Literal["auto", "float64", "float32"]
 
 
-def compute_dtype(blocks: Sequence[Tensor], precision: Precision) -> torch.dtype:
+def update_dtype(blocks: Sequence[Tensor], precision: Precision) -> torch.dtype:
     """Arithmetic of an update, see :class:`rd_lightning.JointMoments`."""
     if precision != "auto":
         return torch.float64 if precision == "float64" else torch.float32

@@ -21,8 +21,8 @@ from .kernels import (
     centre_,
     check_blocks,
     column_sums,
-    compute_dtype,
     mirrored_,
+    update_dtype,
     workspace,
 )
 from .moments_file import read_moments, write_moments
@@ -124,7 +124,7 @@ class JointMoments(FlatMetric):
         device, num_rows = blocks[0].device, blocks[0].shape[0]
         if num_rows == 0:
             return
-        compute, state = compute_dtype(blocks, self.precision), self._allocate(device)
+        compute, state = update_dtype(blocks, self.precision), self._allocate(device)
         if self.shift is None:
             mean = batch_mean(blocks, row_mask)
             if mean is None:  # no row is kept; the shift waits for the first that is

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 from torch import Tensor
 
-from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice, check_whole
 from ..runtime.precision import autocast
 from .assays.assay import Assay, read_assays
@@ -184,7 +183,7 @@ class EvaluateJob(Models):
             self.family.tokenizer(),
             identity,
             cache=self.folder.path / EMBEDDINGS if cache is None else Path(cache),
-            tokens_per_batch=self.options.tokens_per_batch or stream_tokens(self.device.type),
+            tokens_per_batch=self.tokens_per_batch,
             max_residues=self.options.max_residues,
             transform=None if self.nonlinear is None else self.nonlinear.features,
         )

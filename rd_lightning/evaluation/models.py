@@ -57,11 +57,14 @@ class Models:
     def offload(self) -> Offload:
         return self.options.family.get("offload", "auto")
 
+    @property
+    def tokens_per_batch(self) -> int:
+        return self.options.tokens_per_batch or stream_tokens(self.device.type)
+
     @cached_property
     def placement(self) -> Placement:
         """Where the weights go, decided before they are loaded."""
-        tokens = self.options.tokens_per_batch or stream_tokens(self.device.type)
-        work = Work(tokens, hold=held_dtype(self.precision))
+        work = Work(self.tokens_per_batch, hold=held_dtype(self.precision))
         return place(self._members, self.offload, work, available_memory(self.device))
 
     @cached_property

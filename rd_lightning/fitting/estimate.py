@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..families.family import Member
-from ..runtime.precision import AUTOCAST
+from ..runtime.precision import compute_dtype
 from .plan import BatchPlan
 
 # Of the rate of one large matrix product, what a transformer of that width reaches: it also
@@ -76,7 +76,7 @@ def expected_seconds(
     num_devices: int,
 ) -> float:
     """A rough forecast; right within a factor of about two."""
-    dtype = AUTOCAST.get(precision) or torch.float32
+    dtype = compute_dtype(precision)
     forward = forward_flops(plan, members) / (SHARE_OF_PEAK * measured_rate(device, dtype))
     update = moment_flops(plan, members) / (SHARE_OF_PEAK * measured_rate(device, torch.float32))
     return (forward + update) / num_devices

@@ -24,7 +24,7 @@ PICTURE = "preflight.png"
 
 
 def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -> list[Fact]:
-    """Members, sequences, residues, longest, batches, device, state, memory of the device."""
+    """Members, sequences, residues, longest, batches, device, memory of the state."""
     assert data.plan is not None and data.store is not None
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
     members = chain_text(module.names, module.dims)
