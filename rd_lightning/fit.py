@@ -138,8 +138,8 @@ def _todo(
     data.scan(device.type)
     assert data.store is not None
     assert data.plan is not None
-    placement = fit_placement(module.members, module.offload, trainer, data.plan.settings)
-    memory = ("memory", memory_fact(placement, module.offload))
+    module.placement = fit_placement(module.members, module.offload, trainer, data.plan.settings)
+    memory = ("memory", memory_fact(module.placement, module.offload))
     print_facts(console, [*preflight_facts(module, data, trainer), memory])
     if earlier is not None:
         # What is known before the weights are loaded; the module compares those too.

@@ -22,7 +22,7 @@ from ..errors import InputError, check_choice
 from ..families.backbone import weight_digests
 from ..families.execution import Attention, Compile, Execution, recorded
 from ..families.family import Family, get_family
-from ..families.placement import OFFLOADS, Offload
+from ..families.placement import OFFLOADS, Offload, Placement
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.ddp import check_strategy
@@ -110,6 +110,7 @@ class RDModule(L.LightningModule):
         check_choice("offload", offload, OFFLOADS)
         self.offload: Offload = offload
         self.execution = Execution(attention, compile)
+        self.placement: Placement | None = None
         self.solve_options: dict[str, Any] = {
             "regression": regression,
             "num_components": num_components,
@@ -169,10 +170,9 @@ class RDModule(L.LightningModule):
     def configure_model(self) -> None:
         if self.backbones is not None:
             return
-        placement = fit_placement(self.members, self.offload, self._trainer, self._settings)
-        self.backbones = load_weights(
-            self.family, self.weights, placement, self.execution, self._trainer
-        )
+        trainer, placed = self._trainer, self.placement  # as a preflight said, where there was one
+        placed = placed or fit_placement(self.members, self.offload, trainer, self._settings)
+        self.backbones = load_weights(self.family, self.weights, placed, self.execution, trainer)
 
     def configure_optimizers(self) -> None:
         return None

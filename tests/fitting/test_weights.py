@@ -134,3 +134,17 @@ def test_a_preflight_says_what_a_fit_takes(tmp_path, monkeypatch, free, words, s
     status, printed = run_here(main, tmp_path, "rd-fit", "out=look", *DATA, *arguments, *words)
     assert status == 0, printed
     assert said in " ".join(printed.split())
+
+
+def test_the_weights_go_where_the_preflight_said(tmp_path, monkeypatch, loaded):
+    """The device is asked once: later, others have taken memory of it."""
+    asked = []
+
+    def available(device):
+        asked.append(device)
+        return None if len(asked) == 1 else 0  # then everything would be streamed
+
+    monkeypatch.setattr(module, "available_memory", available)
+    fit(tmp_path, "out")
+    assert len(asked) == 1
+    assert not any(isinstance(b.model.layers, StreamedLayers) for b in loaded[0].values())
