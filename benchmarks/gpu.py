@@ -16,10 +16,12 @@ import random
 import statistics
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,7 @@ from rd_lightning.data.batch import residue_rows
 from rd_lightning.data.windows import NUM_SPECIAL_TOKENS
 from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.moments import Precision
+from rd_lightning.distillation.tiling import Tiling, num_processors, rounds, tiling
 from rd_lightning.families import ESM2, Family, Member
 from rd_lightning.families.backbone import Backbone, module_key, residue_embeddings
 from rd_lightning.head.head import Block
@@ -228,12 +231,62 @@ def copy_rate(num_bytes: int, device: torch.device, repeats: int) -> float:
 
 
 def measure_update(
-    dims: Sequence[int], num_rows: int, device: torch.device, precision: Precision, repeats: int
+    dims: Sequence[int],
+    num_rows: int,
+    device: torch.device,
+    precision: Precision,
+    repeats: int,
+    cut: Tiling | None = None,
 ) -> float:
-    """Seconds of one update with so many float32 rows."""
+    """Seconds of one update with so many float32 rows, cut as the device's or as given."""
     blocks = [torch.randn(num_rows, d, device=device) for d in dims]
     moments = JointMoments(dims, precision=precision)
-    return median_seconds(lambda: moments.update(blocks), device, repeats)
+    chosen = (lambda width, device: cut) if cut else tiling
+    with patch("rd_lightning.distillation.moments.tiling", chosen):
+        return median_seconds(lambda: moments.update(blocks), device, repeats)
+
+
+def tiling_table(
+    targets: Sequence[tuple[str, Sequence[int]]],
+    num_rows: int,
+    device: torch.device,
+    repeats: int,
+    *,
+    panels: Sequence[int],
+    chunks: Sequence[int],
+) -> str:
+    """Milliseconds of one update by the columns and rows of its products; the device's own choice
+    first, with the time that it is expected to take of that of 256 columns."""
+    found = []
+    for target, dims in targets:
+        width = sum(dims)
+        own = tiling(width, device)
+        cuts = [own, *(Tiling(p, c) for p in panels for c in chunks if p < width + own.panel)]
+        for precision in typing.get_args(Precision)[1:]:
+            times = [measure_update(dims, num_rows, device, precision, repeats, c) for c in cuts]
+            free(device)
+            narrow = next((t for t, c in zip(times, cuts, strict=True) if c.panel == 256), times[0])
+            for number, (cut, taken) in enumerate(zip(cuts, times, strict=True)):
+                found.append(
+                    [
+                        f"{target}, {precision}" + ("" if number else ", own"),
+                        f"{cut.panel:,}",
+                        f"{cut.chunk:,}",
+                        scale.duration(taken),
+                        f"{taken / narrow:.2f}",
+                        f"{rounds_ratio(width, cut.panel, device):.2f}",
+                    ]
+                )
+    headings = ["update", "columns", "rows", "time", "of that of 256 columns", "expected"]
+    return scale.table(headings, found)
+
+
+def rounds_ratio(width: int, panel: int, device: torch.device) -> float:
+    """Rounds of tiles of an update, of those with panels of 256 columns; of a CPU's cores, 1."""
+    if device.type != "cuda":
+        return 1.0
+    processors = num_processors(torch.cuda.current_device())
+    return rounds(width, panel, processors) / rounds(width, 256, processors)
 
 
 def update_table(family: Family, num_rows: int, device: torch.device, repeats: int) -> str:
@@ -244,7 +297,7 @@ def update_table(family: Family, num_rows: int, device: torch.device, repeats: i
         wide = measure_update(dims, num_rows, device, "float64", repeats)
         narrow = measure_update(dims, num_rows, device, "float32", repeats)
         free(device)
-        done = num_rows * scale.update_flops(sum(dims))
+        done = num_rows * scale.update_flops(sum(dims), tiling(sum(dims), device).panel)
         rows.append(
             [
                 target,
@@ -347,13 +400,14 @@ def device_record(
     steps: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """What :func:`benchmarks.scale.read_device` reads."""
-    name, memory = machine(), 0
+    name, memory, processors = machine(), 0, 1
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
-        name, memory = found.name, found.total_memory
+        name, memory, processors = found.name, found.total_memory, found.multi_processor_count
     return {
         "name": name,
         "memory": memory,
+        "processors": processors,
         "rates": {dtype_name(dtype): rate for dtype, rate in rates.items()},
         "copy": copied,
         "steps": steps,
@@ -420,6 +474,13 @@ def run(args: argparse.Namespace, device: torch.device, family: Family = ESM2) -
             free(device)
     print(f"\nUpdate of the moments with {args.tokens:,} float32 rows\n")
     print(update_table(family, args.tokens, device, args.repeats))
+    swept = [(name, [m.width for m in family.up_to(name)]) for name in args.swept]
+    print("\nThe same by the columns and rows of its products\n")
+    print(
+        tiling_table(
+            swept, args.tokens, device, args.repeats, panels=args.panels, chunks=args.chunks
+        )
+    )
     print(f"\neigh of {args.columns:,} columns, float64")
     for where in (device, torch.device("cpu")):
         print(f"  {where.type}: {scale.duration(measure_eigh(args.columns, where))}", flush=True)
@@ -440,6 +501,15 @@ def main() -> int:
     parser.add_argument("--product", type=int, default=8192, help="columns of the products")
     parser.add_argument("--columns", type=int, default=5120, help="of the eigenproblem")
     parser.add_argument("--copied", type=int, default=2**32, help="bytes of the copy")
+    parser.add_argument(
+        "--swept",
+        nargs="*",
+        choices=scale.TARGETS,
+        default=["35M", "650M", "15B"],
+        help="targets whose updates are timed with several sizes of products",
+    )
+    parser.add_argument("--panels", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
+    parser.add_argument("--chunks", type=int, nargs="+", default=[4096, 16384])
     parser.add_argument("--out", type=Path, help="file for benchmarks.scale --device")
     args = parser.parse_args()
     if not torch.cuda.is_available():

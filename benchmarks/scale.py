@@ -28,7 +28,7 @@ import torch
 from rd_lightning import JointMoments
 from rd_lightning.data.scan import scan_fasta
 from rd_lightning.data.windows import NUM_SPECIAL_TOKENS
-from rd_lightning.distillation.moments import PANEL
+from rd_lightning.distillation.tiling import panel_for, rounds
 from rd_lightning.families import ESM2, Member
 from rd_lightning.families.placement import Work, place
 
@@ -50,9 +50,11 @@ class Device:
     link: float
     """To its neighbours in the machine, each way."""
     memory: float
+    processors: int
+    """That compute a tile of a product each."""
 
 
-H100 = Device("H100 SXM", 989e12, 67e12, 67e12, 3.35e12, 450e9, 80e9)
+H100 = Device("H100 SXM", 989e12, 67e12, 67e12, 3.35e12, 450e9, 80e9, 132)
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Assumed:
     """Of the float64 peak, by one large matrix product."""
     head_utilisation: float = 0.70
     """Of the float32 peak."""
-    update_share: float = 0.60
-    """Time of the update by panels, of that of the full product. Measured on a CPU."""
+    update_share: float | None = None
+    """Time of the update by panels, of that of the full product; None: by :func:`update_share`."""
     network: float = 50e9
     """Bytes a second and GPU between machines, each way."""
     tokens_per_batch: int = 32768
@@ -137,6 +139,7 @@ def read_device(path: Path) -> Figures:
         found["copy"],
         H100.link,
         found["memory"],
+        found["processors"],
     )
     shares: dict[str, float] = {}
     for step in steps.values():  # of the largest target that ran, as the chain ran with it
@@ -175,10 +178,17 @@ def forward_flops(member: Member, corpus: Corpus = UNIREF50) -> float:
     return corpus.tokens_per_residue * (matrix_flops(member) + attention_flops(member, length))
 
 
-def update_flops(width: int) -> float:
-    """Of one residue's scatter update, blocks on or above the diagonal: about D^2 + 256 D."""
-    starts = range(0, width, PANEL)
-    return sum(2.0 * min(s + PANEL, width) * (min(s + PANEL, width) - s) for s in starts)
+def update_flops(width: int, panel: int) -> float:
+    """Of one residue's scatter update, panels on and above the diagonal: about D^2 + panel D."""
+    starts = range(0, width, panel)
+    return sum(2.0 * min(s + panel, width) * (min(s + panel, width) - s) for s in starts)
+
+
+def update_share(width: int, processors: int) -> float:
+    """Time of the update, of that of the full product with all processors busy: so many rounds, in
+    each of which a processor computes a tile of 128 x 128."""
+    tiles = rounds(width, panel_for(width, processors), processors) * processors
+    return tiles * 128**2 / width**2
 
 
 def head_flops(dims: Sequence[int]) -> float:
@@ -260,11 +270,13 @@ def cost(
     ]
     dims = [m.width for m in members]
     full = 2.0 * sum(dims) ** 2 / (device.float64 * assumed.update_utilisation)
+    share = assumed.update_share
+    share = update_share(sum(dims), device.processors) if share is None else share
     return Cost(
         tuple(members),
         sum(flops) / assumed.utilisation,
         sum(f / r for f, r in zip(flops, reached, strict=True)),
-        assumed.update_share * full,
+        share * full,
         head_flops(dims) / (device.float32 * assumed.head_utilisation),
     )
 
@@ -370,7 +382,7 @@ def state_table(on: Figures = ON_PAPER) -> str:
             [
                 target,
                 f"{width:,}",
-                shown(update_flops(width)),
+                shown(update_flops(width, panel_for(width, on.device.processors))),
                 f"{found.update / (found.forward + found.update):.1%}",
                 shown(head_flops(found.dims) / 2),
                 shown(state, "B"),

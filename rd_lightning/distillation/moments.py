@@ -27,11 +27,7 @@ from .kernels import (
 )
 from .moments_file import read_moments, write_moments
 from .shift import check_near, distance, nearest_of_ranks
-
-PANEL = 256
-"""Columns of the scatter updated at a time; only blocks on or above the diagonal are computed."""
-CHUNK = 4096
-"""Most rows multiplied at once, and in float32 summed, before the float64 state takes over."""
+from .tiling import tiling
 
 
 class JointMoments(FlatMetric):
@@ -132,19 +128,22 @@ class JointMoments(FlatMetric):
             self.set_shift_(mean.to(state.device))
         assert self.shift is not None
         shift = self.shift.to(device, compute)
+        panel, most = tiling(self.width, device)
         # A float64 product is added where it is computed, and needs no memory of its own.
-        size = 0 if (compute, device) == (torch.float64, state.device) else self.width * PANEL
-        centred, product = workspace(min(num_rows, CHUNK), self.width, size, compute, device)
+        size = self.width * min(panel, self.width)
+        size = 0 if (compute, device) == (torch.float64, state.device) else size
+        centred, product = workspace(min(num_rows, most), self.width, size, compute, device)
         chunk = len(centred)
         with true_float32(device.type):
             for start in range(0, num_rows, chunk):
                 rows = [b[start : start + chunk] for b in blocks]
                 kept = None if row_mask is None else row_mask[start : start + chunk]
-                self._add(centre_(centred[: len(rows[0])], rows, shift, kept), kept, product)
+                x = centre_(centred[: len(rows[0])], rows, shift, kept)
+                add_products_(self._views()[0], x, product, panel=panel)
+                self._add_sums(x, kept)
 
-    def _add(self, x: Float[Tensor, "n D"], kept: Tensor | None, memory: Tensor) -> None:
-        products, sums, count = self._views()
-        add_products_(products, x, memory, panel=PANEL)
+    def _add_sums(self, x: Float[Tensor, "n D"], kept: Tensor | None) -> None:
+        _, sums, count = self._views()
         sums += column_sums(x).to(sums)
         count += x.shape[0] if kept is None else kept.sum().to(count)
 
@@ -185,7 +184,7 @@ class JointMoments(FlatMetric):
         self._require(1)
         products, sums, count = self._views()
         scatter = torch.addr(products, sums, sums / count, alpha=-1)
-        return mirrored_(scatter, panel=PANEL)
+        return mirrored_(scatter)
 
     @property
     def covariance(self) -> Float[Tensor, "D D"]:

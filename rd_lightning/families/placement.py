@@ -18,7 +18,8 @@ _VOCABULARY = 33
 _FACTOR, _CONSTANT = 1.05, 500_000_000
 """Gaps that an allocator cannot use, and bytes of libraries' workspaces."""
 _CHUNK, _PANEL = 4096, 256
-"""Rows and columns of an update of the moments."""
+"""Rows and columns of an update of the moments in float64. In float32, rows take half as much: this
+leaves room for the panels of a GPU, see :mod:`rd_lightning.distillation.tiling`."""
 _SOLVE = 6
 """Matrices of the state's size that a solve has at once."""
 FEWEST_TOKENS = 2048

@@ -55,12 +55,16 @@ def test_it_runs_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
         product=16,
         columns=16,
         copied=1000,
+        swept=["B"],
+        panels=[2, 256],
+        chunks=[8],
         out=tmp_path / "device.json",
     )
     gpu.run(args, CPU, tiny_family())
     out = capsys.readouterr().out
     assert "C: " in out and "residues/s with num_workers=0" in out and "eigh of 16 columns" in out
     assert out.count("| B |") == out.count("| C |") == 1
+    assert out.count("| B, float64") == out.count("| B, float32") == 3  # its own, and two panels
     record = json.loads((tmp_path / "device.json").read_text())
     assert list(record["steps"]) == ["B", "C"]
     assert list(record["steps"]["C"]["forward"]) == ["A", "B", "C"]

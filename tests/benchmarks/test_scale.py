@@ -54,7 +54,7 @@ def test_update_flops_are_those_of_the_moments():
     dims = (100, 500)
     blocks = [torch.randn(50, d) for d in dims]
     moments = JointMoments(dims, precision="float32")
-    assert counted_flops(lambda: moments.update(blocks)) == 50 * scale.update_flops(600)
+    assert counted_flops(lambda: moments.update(blocks)) == 50 * scale.update_flops(600, 256)
 
 
 def test_head_flops_are_those_of_the_head():
@@ -103,7 +103,8 @@ def test_numbers_of_one_case_by_hand():
     assert corpus.tokens_per_residue == pytest.approx(1.01)
     assert scale.forward_flops(small, corpus) == pytest.approx(16_444_416)
     assert scale.forward_flops(large, corpus) == pytest.approx(71_672_832)
-    assert scale.update_flops(800) == 837_632
+    assert scale.update_flops(800, 256) == 837_632
+    assert scale.update_share(800, 132) == 132 * 128**2 / 800**2  # one round of 49 tiles
     assert scale.head_flops((320, 480)) == 256_000
     assert JointMoments([320, 480]).num_bytes == 5_132_808
     assert scale.weight_bytes(members, 4) == 4 * (7_372_800 + 33_177_600)
@@ -111,7 +112,7 @@ def test_numbers_of_one_case_by_hand():
     assert scale.all_reduce_seconds(450e9, 8) == pytest.approx(1.75)
     found = scale.cost(members, corpus)
     assert found.forward == pytest.approx((16_444_416 + 71_672_832) / 395.6e12)
-    assert found.update == pytest.approx(0.6 * 2 * 800**2 / 46.9e12)
+    assert found.update == pytest.approx(2 * 132 * 128**2 / 46.9e12)
     assert found.fit_hours(3600, 1) == pytest.approx(found.forward + found.update)
 
 

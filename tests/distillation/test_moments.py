@@ -9,7 +9,7 @@ import torch
 from rd_lightning import JointMoments
 from rd_lightning.distillation import moments as module
 from rd_lightning.distillation.kernels import finite_rows
-from rd_lightning.distillation.moments import CHUNK
+from rd_lightning.distillation.tiling import CHUNK, Tiling
 from rd_lightning.errors import InputError
 
 from ..conftest import SEEDS, family_rows
@@ -56,7 +56,7 @@ def part(blocks, rows: slice):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("panel", [3, 256])
 def test_any_split_and_order_equals_torch_cov(monkeypatch, seed, panel):
-    monkeypatch.setattr(module, "PANEL", panel)
+    monkeypatch.setattr(module, "tiling", lambda width, device: Tiling(panel, CHUNK))
     blocks = family_rows(700, DIMS, seed, mean=2)
     joint = torch.cat(blocks, dim=1)
     parts = splits(700, seed)
