@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .display.console import Console
     from .embedding.job import EmbedJob, EmbedOptions
+    from .embedding.records import OutputPart
     from .embedding.runner import RunAlone, RunUnderTrainer
 
 
@@ -29,14 +30,13 @@ def embed(config: DictConfig) -> None:
     from .display.console import plain_console, print_facts
     from .embedding.job import EmbedJob
     from .embedding.output import assemble, check_whole, list_skipped
+    from .embedding.preflight import embed_facts
     from .runtime.owner import owned_file
     from .runtime.precision import faster_precision
 
-    if config.assemble not in (True, False, "only"):
-        raise InputError(f"assemble is true, false or only, not {config.assemble!r}")
-    console = plain_console()
-    job = EmbedJob(_options(config))
-    if config.assemble == "only":
+    console, part = plain_console(), _part(config.assemble)
+    job = EmbedJob(_options(config), part)
+    if part is not None:
         return _assemble_alone(console, job, preflight=config.preflight)
     with ExitStack() as stack:
         if is_main_process():
@@ -47,7 +47,9 @@ def embed(config: DictConfig) -> None:
         job.make_data(run.device_type)
         faster = faster_precision(run.device_type, run.precision)
         if is_main_process() or not config.preflight:
-            run.scan(lambda: print_facts(console, [*job.facts(run.shown, run.placement), *faster]))
+            run.scan(
+                lambda: print_facts(console, [*embed_facts(job, run.shown, run.placement), *faster])
+            )
         if config.preflight:
             return
         model = run.make_model()
@@ -76,15 +78,16 @@ def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None
     """From the vectors of an earlier run to the output: no model is loaded."""
     from .display.console import print_facts
     from .embedding.output import assemble, list_skipped
+    from .embedding.preflight import embed_facts
     from .runtime.owner import owned_file
 
-    if not is_main_process():
+    if job.part.is_whole and not is_main_process():
         raise InputError("assemble=only is one process; start it once: srun --ntasks=1")
-    with nullcontext() if preflight else owned_file(job.out):
+    with nullcontext() if preflight else owned_file(job.target):
         job.refuse_used()
         job.make_data("cpu").scan()
         metadata = job.metadata_of_spool()
-        print_facts(console, job.facts("none: the vectors are there"))
+        print_facts(console, embed_facts(job, "none: the vectors are there"))
         if preflight:
             return
         assemble(job, metadata)
@@ -93,12 +96,30 @@ def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None
     _say_where(console, job)
 
 
+def _part(assemble: object) -> OutputPart | None:
+    """Of the output that is to be written from the vectors of an earlier run; None where this run
+    computes them."""
+    from .data.sharding import parse_part
+    from .embedding.records import OutputPart
+
+    if assemble is True or assemble is False:
+        return None
+    if assemble == "only":
+        return OutputPart()
+    try:
+        return OutputPart(*parse_part(str(assemble)))
+    except InputError as error:
+        raise InputError(
+            f"assemble is true, false, only, or i/n such as 2/4, not {assemble!r}"
+        ) from error
+
+
 def _say_where(console: Console, job: EmbedJob) -> None:
     from .embedding.output import skipped_list
 
-    if (path := skipped_list(job)).exists():
+    if job.part.index == 1 and (path := skipped_list(job)).exists():
         console.print(f"skipped records: {path}", soft_wrap=True)
-    console.print(f"embeddings: {job.out}", soft_wrap=True)
+    console.print(f"embeddings: {job.target}", soft_wrap=True)
 
 
 def _options(config: DictConfig) -> EmbedOptions:
@@ -134,9 +155,10 @@ def _say_what_was_done(
     console.print(
         f"{records:,} records embedded, {kinds:,} distinct sequences and {records - kinds:,} copies"
     )
-    if left_out := scan.num_skipped + scan.num_sequences - records:
+    left_out = scan.num_skipped + scan.num_sequences - int(job.kept[data.unique.of].sum())
+    if left_out and job.part.index == 1:  # of several parts, the first tells of the whole file
         console.print(f"{left_out:,} records skipped")
-    if data.plan.long.any():
+    if data.plan.long.any() and job.part.index == 1:
         console.print(f"long sequences: {long_fact(data)}")
     if num_pieces:
         console.print(f"{num_pieces:,} batches were divided for lack of memory")

@@ -1,10 +1,13 @@
 """rd-embed as a scheduler starts it: several tasks, each with the variables of SLURM."""
 
+import random
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet
 import pytest
+import torch
 
 from rd_lightning import JointMoments, fit_chain
 from rd_lightning.data import kept
@@ -112,7 +115,7 @@ def test_a_spool_of_another_run_is_refused(folder):
     said = said_by(folder, "out=x.h5", "assemble=only", "max_residues=500", status=1)
     assert "other settings (settings.max_residues: 1022 there, 500 now)" in " ".join(said.split())
     said = said_by(folder, "out=x.h5", "assemble=maybe", status=1)
-    assert "assemble is true, false or only, not 'maybe'" in said
+    assert "assemble is true, false, only, or i/n such as 2/4, not 'maybe'" in said
 
 
 def test_the_output_is_written_by_one_task(folder, monkeypatch):
@@ -120,6 +123,118 @@ def test_the_output_is_written_by_one_task(folder, monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "1")
     said = said_by(folder, "out=x.h5", "assemble=only", status=1)
     assert "assemble=only is one process" in said
+
+
+@pytest.fixture
+def copies(folder) -> list[str]:
+    """100 records of 60 sequences, in an order in which many a first record is in another part."""
+    chance, sequences = random.Random(0), random_sequences(60, 4)
+    chosen = [chance.choice(sequences) for _ in range(100)]
+    text = "".join(f">r{i}\n{s}\n" for i, s in enumerate(chosen))
+    (folder / "x.fasta").write_text(text)
+    return chosen
+
+
+def test_parts_are_written_side_by_side(folder, copies):
+    """Each with its share of the records, by processes that know nothing of each other; the last
+    one removes the vectors."""
+    said_by(folder, "out=whole.h5")
+    said_by(folder, "out=x.h5", "assemble=false")
+    arguments = [*SETTINGS, "fasta=x.fasta", "out=x.h5"]
+    names = [f"{i}of3" for i in (1, 2, 3)]
+    said = done(
+        [
+            Command("embed", [*arguments, f"assemble={i}/3"], folder, folder / f"{i}.log")
+            for i in (1, 2, 3)
+        ]
+    )
+    assert "2 of 3: records 34 to 66 of 100" in said[1] and "33 records embedded" in said[1]
+    assert not (folder / "x.h5.unfinished").exists()
+    wanted, found = vectors(folder / "whole.h5"), {}
+    for name in names:
+        part = vectors(folder / f"x.{name}.h5")
+        assert not found.keys() & part.keys()
+        found |= part
+    assert found.keys() == wanted.keys()
+    for name, vector in wanted.items():
+        assert np.array_equal(found[name], vector), name
+    with h5py.File(folder / "whole.h5") as whole:
+        listed = {key: whole[f"index/{key}"][()] for key in ("id", "length", "digest")}
+    for key, values in listed.items():
+        of_parts = []
+        for name in names:
+            with h5py.File(folder / f"x.{name}.h5") as file:
+                of_parts.append(file[f"index/{key}"][()])
+        assert np.array_equal(np.concatenate(of_parts), values)
+
+
+@pytest.mark.parametrize("format", ["npy", "pt", "parquet"])
+def test_parts_in_other_formats(folder, copies, format):
+    suffix = ".parquet" if format == "parquet" else ""
+    outs = (f"out=x{suffix}", f"format={format}")
+    said_by(folder, *outs, "assemble=false")
+    for i in (2, 1):
+        assert (folder / f"x{suffix}.unfinished").exists()
+        said_by(folder, *outs, f"assemble={i}/2")
+    assert not (folder / f"x{suffix}.unfinished").exists()
+    said_by(folder, f"out=whole{suffix}", f"format={format}")
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        path = folder / f"{name}{suffix}"
+        if format == "parquet":
+            table = pyarrow.parquet.read_table(path).to_pylist()
+            return {row["id"]: np.array(row["mean"]) for row in table}
+        if format == "pt":
+            files = path.glob("*.pt")
+            tensors = {file.stem: torch.load(file, weights_only=True) for file in files}
+            return {
+                name: next(iter(t["mean_representations"].values())).numpy()
+                for name, t in tensors.items()
+            }
+        values = np.load(path / "per-protein.npy")
+        lines = (path / "index.tsv").read_text().splitlines()[1:]
+        rows = [line.split("\t") for line in lines]
+        assert len(values) == len({row[2] for row in rows})
+        return {row[0]: values[int(row[2])] for row in rows}
+
+    wanted, found = read("whole"), read("x.1of2") | read("x.2of2")
+    assert len(wanted) == 100 and found.keys() == wanted.keys()
+    for name, vector in wanted.items():
+        assert np.array_equal(found[name], vector), name
+
+
+def test_a_part_needs_its_own_vectors_alone(folder, copies):
+    said_by(folder, "out=x.h5", "assemble=false")
+    log = folder / "x.h5.unfinished/done.0"
+    numbers = np.frombuffer(log.read_bytes(), np.uint32)
+    last = numbers.max()  # the sequence whose first record comes last
+    log.write_bytes(numbers[numbers != last].tobytes())
+    said_by(folder, "out=x.h5", "assemble=1/4")
+    said = " ".join(said_by(folder, "out=x.h5", "assemble=4/4", status=1).split())
+    assert "the vectors of 1 of " in said
+    said = said_by(folder, "out=x.h5", "assemble=1/4", status=1)
+    assert "x.1of4.h5 exists already" in said
+    said_by(folder, "out=x.h5", "assemble=false")
+    said_by(folder, "out=x.h5", "assemble=only")  # all the same, the whole
+    assert len(vectors(folder / "x.h5")) == 100
+
+
+def test_more_parts_than_records(folder):
+    (folder / "x.fasta").write_text(">a\nMKV\n>b\nMKW\n")
+    said_by(folder, "out=x.h5", "assemble=false")
+    for i in (1, 2, 3):
+        said_by(folder, "out=x.h5", f"assemble={i}/3")
+    assert [len(vectors(folder / f"x.{i}of3.h5")) for i in (1, 2, 3)] == [0, 1, 1]
+    assert not (folder / "x.h5.unfinished").exists()
+
+
+def test_skipped_records_are_listed_by_the_first_part(folder):
+    (folder / "x.fasta").write_text(">a\nMKV\n>b\nMK9\n>c\nMKW\n")
+    options = ("out=x.h5", "on_invalid=skip")
+    said_by(folder, *options, "assemble=false")
+    first, second = (said_by(folder, *options, f"assemble={i}/2") for i in (1, 2))
+    assert "1 records skipped" in first and "skipped" not in second.split("embedded")[-1]
+    assert len((folder / "x.h5.skipped.tsv").read_text().splitlines()) >= 1
 
 
 def test_a_kept_scan_is_opened_by_every_run(folder, alone, monkeypatch):

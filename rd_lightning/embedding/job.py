@@ -14,10 +14,9 @@ import torch
 from ..data.fasta import Ids
 from ..data.scan import IdRule
 from ..data.windows import LongPolicy
-from ..display.console import Fact, shown_size
 from ..errors import InputError, check_choice
 from ..families.execution import FORMER, Execution, recorded
-from ..families.family import chain_text, members_of
+from ..families.family import members_of
 from ..families.holding import held_dtype
 from ..families.hugging_face import family_from_config
 from ..families.placement import Offload, Placement, Work, available_memory, place
@@ -31,7 +30,7 @@ from .nested_model import NestedModel
 from .parallel import stream_tokens
 from .plan import EmbedSettings
 from .pooling import Known, check_poolings
-from .preflight import check_disk, data_facts, disk_needed, memory_fact
+from .records import OutputPart, Records
 from .spool import Spool
 from .topup import TopUp
 
@@ -68,11 +67,14 @@ class EmbedJob:
     """One run of rd-embed. First the options are checked, then :meth:`make_data` gives the
     sequences; what speaks of these needs them scanned.
 
+    Args:
+        part: which of the records the output is to hold; their vectors are computed for all.
+
     Raises:
         InputError: it cannot be done; the message says what to change.
     """
 
-    def __init__(self, options: EmbedOptions) -> None:
+    def __init__(self, options: EmbedOptions, part: OutputPart | None = None) -> None:
         for key, example in (("head", "head=rd-fit/.../head"), ("fasta", "fasta=x.fasta")):
             if getattr(options, key) is None:
                 raise InputError(f"{key} is missing; name it: {example}")
@@ -84,7 +86,10 @@ class EmbedJob:
         out = options.out if options.out is not None else options.topup
         if out is None:
             raise InputError("out is missing; name the file: out=emb.h5")
-        self.out = Path(out)
+        self.out, self.part = Path(out), part or OutputPart()
+        if self.topup and not self.part.is_whole:
+            raise InputError("a file that is topped up is written as one: assemble=only")
+        self.target = self.part.path(self.out)
         self.format = format_of(self.out, options.format)
         made = self.topup.metadata if self.topup else {}
         self.poolings = check_poolings(made.get("poolings", options.pooling))
@@ -127,15 +132,16 @@ class EmbedJob:
 
     def refuse_used(self) -> None:
         """Raise InputError if the output is there: it would be lost."""
-        in_place = self.topup is not None and self.out == self.topup.file.path
-        used = any(self.out.iterdir()) if self.out.is_dir() else self.out.exists()
+        target = self.target
+        in_place = self.topup is not None and target == self.topup.file.path
+        used = any(target.iterdir()) if target.is_dir() else target.exists()
         if used and not in_place and not self._writing:
-            raise InputError(f"{self.out} exists already; choose another out, or remove it")
+            raise InputError(f"{target} exists already; choose another out, or remove it")
 
     @property
     def _writing(self) -> bool:
         """Whether an earlier run was cut short while it wrote a folder of files."""
-        return self.out.is_dir() and self.spool_folder.exists()
+        return self.target.is_dir() and self.spool_folder.exists()
 
     @property
     def spool_folder(self) -> Path:
@@ -163,6 +169,11 @@ class EmbedJob:
         kept[self.data.plan.order] = True
         return kept
 
+    @cached_property
+    def records(self) -> Records:
+        """Of the output."""
+        return Records.of_part(self.part, self.data.unique, self.kept)
+
     def description(self, metadata: Mapping[str, Any] | None = None) -> Description:
         """Of the output; ``metadata`` is :meth:`metadata`, once the weights are loaded."""
         return Description(
@@ -171,8 +182,8 @@ class EmbedJob:
             self.head.dims[: self.num_members],
             self.width,
             self.dtype,
-            num_records=int(self.kept[self.data.unique.of].sum()),
-            lengths=self.data.plan.lengths[self.kept],
+            num_records=self.records.num_embedded(self.data.unique, self.kept),
+            lengths=self.data.plan.lengths[self.records.kinds],
             metadata=metadata or {},
         )
 
@@ -191,33 +202,6 @@ class EmbedJob:
     @property
     def offload(self) -> Offload:
         return self.options.family.get("offload", "auto")
-
-    def facts(self, device: str, placement: Placement | None = None) -> list[Fact]:
-        """What will be done, on which device; ``placement`` is of the weights, where there are any.
-
-        Raises:
-            InputError: the disk is too small, or the sequences are not those of the file that is
-                topped up.
-        """
-        if self.topup:
-            self.topup.check_sequences(self.data)
-        needed = disk_needed(self.data, self.description(), self.format)
-        there = sum(f.stat().st_blocks * 512 for f in self.spool_folder.glob("*"))
-        free = check_disk(self.out, needed, there)
-        levels = chain_text(self.levels, self.head.dims[: self.num_members])
-        kind = dtype_name(self.dtype)
-        output = f"{self.format}, {' and '.join(self.poolings)}, {kind}"
-        if self.topup:
-            output += f"; columns {self.topup.width + 1} to {self.width} are added"
-        return [
-            ("levels", f"{self.family.name}: {levels}, {self.width} columns"),
-            *data_facts(self.data),
-            ("device", device),
-            *([] if placement is None else [("memory", memory_fact(placement, self.offload))]),
-            ("output", self.out),
-            ("format", output),
-            ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
-        ]
 
     def make_model(self, kind: type[Model], placement: Placement) -> Model:
         """The backbones are loaded here."""
@@ -312,6 +296,6 @@ class EmbedJob:
             from .formats.hdf5 import HDF5TopUp
 
             return HDF5TopUp(
-                self.out, description, old=self.topup.file.path, old_width=self.topup.width
+                self.target, description, old=self.topup.file.path, old_width=self.topup.width
             )
-        return writer_for(self.format)(self.out, description)
+        return writer_for(self.format)(self.target, description)

@@ -24,8 +24,8 @@ def open_recorder(job: EmbedJob, rank: int = 0) -> Recorder:
 
 
 def assemble(job: EmbedJob, metadata: Mapping[str, Any]) -> None:
-    """From the spool to the output: every record, in the order of the FASTA file, copies included;
-    then the spool is removed.
+    """From the spool to the output: its records, in the order of the FASTA file, copies included;
+    then the spool is removed, of several parts by the one that is the last to be written.
 
     Raises:
         InputError: vectors are missing, see :func:`check_whole`, or the output cannot be written;
@@ -38,43 +38,51 @@ def assemble(job: EmbedJob, metadata: Mapping[str, Any]) -> None:
     except OSError as error:
         said = error.strerror or error
         raise InputError(
-            f"{job.out} cannot be written ({said}); nothing that was computed is lost: make room "
-            "and run the same command again"
+            f"{job.target} cannot be written ({said}); nothing that was computed is lost: make "
+            "room and run the same command again"
         ) from error
-    spool.remove()
+    if spool.mark_written(job.part.name, job.part.of):
+        spool.remove()
+    else:
+        spool.close()
 
 
 def check_whole(job: EmbedJob) -> None:
-    """Raise InputError if the spool lacks vectors, because a process ended early or still runs."""
-    spool = job.open_spool()
-    missing = np.flatnonzero(job.kept & ~spool.done())
+    """Raise InputError if the spool lacks vectors of the output, because a process ended early or
+    still runs."""
+    spool, kinds = job.open_spool(), job.records.kinds
+    missing = kinds[~spool.done()[kinds]]
     spool.close()
     if len(missing):
         raise InputError(
-            f"{job.spool_folder}: the vectors of {len(missing):,} of {int(job.kept.sum()):,} "
+            f"{job.spool_folder}: the vectors of {len(missing):,} of {len(kinds):,} "
             f"distinct sequences are missing, such as {job.data.name(int(missing[0]))}: a process "
             "has ended early, or still runs; run the same command again to resume "
-            "(of assemble=only, that with assemble=false)"
+            "(of assemble=only or i/n, that with assemble=false)"
         )
 
 
 def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> None:
     data, store = job.data, job.data.store
-    number = np.cumsum(job.kept) - 1
+    records = job.records
+    number = np.full(len(job.kept), -1, np.int32)
+    number[records.kinds] = np.arange(len(records.kinds))
     lengths, digests = store.column("length"), store.column("digest")
-    kinds = data.unique.of.tolist()
+    numbers = records.numbers
+    kinds = data.unique.of[numbers.start : numbers.stop].tolist()
     with job.writer(metadata) as writer, residue_progress() as progress:
         writing = progress.add_task("writing", total=len(kinds), unit="records")
-        for i, kind in enumerate(kinds):
-            if i % 64 == 0:
-                progress.update(writing, completed=i)
+        for done, (i, kind) in enumerate(zip(numbers, kinds, strict=True)):
+            if done % 64 == 0:
+                progress.update(writing, completed=done)
             if job.kept[kind]:
+                unique = int(number[kind])
                 record = Embedded(
                     store.id(i),
-                    int(number[kind]),
+                    unique,
                     int(lengths[i]),
                     int(digests[i]),
-                    store.id(int(data.unique.first[kind])),
+                    store.id(int(records.first[unique])),
                     {p: spool.read(p, kind) for p in job.poolings},
                 )
                 writer.write(record)
@@ -82,8 +90,11 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
 
 
 def list_skipped(job: EmbedJob) -> Path | None:
-    """List the records that are not embedded beside the output, where there are any."""
+    """List the records that are not embedded beside the output, where there are any; of several
+    parts, the first lists all."""
     data = job.data
+    if job.part.index > 1:
+        return None
     problem = f"longer than {data.settings.max_residues} residues (long=skip)"
     long = [(i, problem) for i in range(len(data.store)) if not data.embedded(i)]
     return write_skipped(data.store, skipped_list(job), long)

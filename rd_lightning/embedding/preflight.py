@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.room import check_room
+from ..families.family import chain_text
 from ..families.placement import Offload, Placement, place, remedies
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
 from .formats import Description
 from .spool import num_bytes
 
+if TYPE_CHECKING:
+    from .job import EmbedJob
+
 _BYTES_PER_RECORD = {"hdf5": 2000, "pt": 4096, "parquet": 200, "npy": 100}
+
+
+def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) -> list[Fact]:
+    """What will be done, on which device; ``placement`` is of the weights, where there are any.
+
+    Raises:
+        InputError: the disk is too small, or the sequences are not those of the file that is
+            topped up.
+    """
+    if job.topup:
+        job.topup.check_sequences(job.data)
+    needed = disk_needed(job.data, job.description(), job.format)
+    there = sum(f.stat().st_blocks * 512 for f in job.spool_folder.glob("*"))
+    free = check_disk(job.out, needed, there // job.part.of)
+    levels = chain_text(job.levels, job.head.dims[: job.num_members])
+    output = f"{job.format}, {' and '.join(job.poolings)}, {dtype_name(job.dtype)}"
+    if job.topup:
+        output += f"; columns {job.topup.width + 1} to {job.width} are added"
+    part = job.records.fact(job.part, job.data.unique)
+    return [
+        ("levels", f"{job.family.name}: {levels}, {job.width} columns"),
+        *data_facts(job.data),
+        ("device", device),
+        *([] if placement is None else [("memory", memory_fact(placement, job.offload))]),
+        ("output", job.target),
+        *([] if job.part.is_whole else [("part", part)]),
+        ("format", output),
+        ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
+    ]
 
 
 def disk_needed(data: EmbedData, description: Description, format: str) -> int:

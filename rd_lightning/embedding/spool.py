@@ -23,6 +23,7 @@ from .pooling import Pooling
 _SYNC_SECONDS = 5.0
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 MANIFEST = "manifest.json"
+WRITTEN = "written."
 
 
 class Spool:
@@ -155,6 +156,12 @@ class Spool:
     def remove(self) -> None:
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def mark_written(self, part: str, of: int) -> bool:
+        """Note that a part of the output is written; whether all ``of`` parts are now."""
+        with of_file(self.folder):
+            (self.folder / f"{WRITTEN}{part}").touch()
+        return len(list(self.folder.glob(f"{WRITTEN}*of{of}"))) == of
 
     def _place(self, pooling: Pooling, index: int) -> tuple[int, int]:
         """(first row, number of rows) of a sequence."""
