@@ -62,6 +62,13 @@ SUITE = [
         "FASTA --pairs 5 --num-sequences 100",
         "FASTA --pairs 1 --num-sequences 2 --models 8M",
     ),
+    Benchmark(
+        "execution",
+        "Ways to run ESM-2: packed, compiled, bfloat16",
+        "execution",
+        "FASTA --pairs 5 --num-sequences 20",
+        "FASTA --pairs 1 --num-sequences 3 --models 8M --only packed bfloat16",
+    ),
     _embedding("embed-fair-esm", "Embedding with 8M, fair-esm's extraction", 1, 300),
     _embedding("embed-hugging-face", "Embedding with 8M, Hugging Face's EsmModel", 2, 300),
     _embedding("embed-alone", "Embedding with 8M and 35M, the 35M alone", 3, 60),
