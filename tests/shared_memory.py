@@ -13,8 +13,10 @@ _MAPPED = re.compile(r"(\S+ \d+) +(/\S+/block-\d+(?: \(deleted\))?)")
 
 
 def watch(tasks: Sequence[Command]) -> list[dict[str, str]]:
-    """By task, until all have ended: the mapped blocks, as {device and inode: path}. The path is as it was last,
-    with "(deleted)" where the file had no name any more."""
+    """By task, until all have ended: the mapped blocks, as {device and inode: path}.
+
+    The path is as it was last, with "(deleted)" where the file had no name any more.
+    """
     found: list[dict[str, str]] = [{} for _ in tasks]
     while None in [task.wait(0.001) for task in tasks]:
         for task, mapped in zip(tasks, found, strict=True):
