@@ -77,6 +77,11 @@ class Command:
         )
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def kill(self, number: int) -> None:
         """Send a signal, if it still runs."""
         if self._process.exitcode is None and self._process.pid:

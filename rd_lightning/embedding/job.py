@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -203,15 +203,18 @@ class EmbedJob:
     def offload(self) -> Offload:
         return self.options.family.get("offload", "auto")
 
-    def make_model(self, kind: type[Model], placement: Placement) -> Model:
-        """The backbones are loaded here."""
+    def make_model(
+        self, kind: type[Model], placement: Placement, streamed: Collection[str] | None = None
+    ) -> Model:
+        """The backbones are loaded here; ``streamed`` is as of
+        :func:`rd_lightning.families.backbone.load_backbones`, by default the placement's."""
         model = kind(
             self.family,
             self.head,
             weights=self.options.family.get("weights"),
             level=self.head.names[self.num_members - 1],
             hold=placement.work.hold,
-            offload=placement.streamed,
+            offload=placement.streamed if streamed is None else streamed,
             attention=self.execution.attention,
             compile=self.execution.compile,
         )

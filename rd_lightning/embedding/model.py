@@ -109,16 +109,20 @@ class RecorderCallback(Callback):
     Args:
         open_recorder: (rank) to a recorder on the spool, which is prepared; asked once the data
             are known.
+        all_set_up: called once all processes have come this far, with their models loaded.
     """
 
-    def __init__(self, open_recorder: Callable[[int], Recorder]) -> None:
-        self.open_recorder = open_recorder
+    def __init__(
+        self, open_recorder: Callable[[int], Recorder], all_set_up: Callable[[], None]
+    ) -> None:
+        self.open_recorder, self.all_set_up = open_recorder, all_set_up
         self.recorder: Recorder | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.recorder = self.open_recorder(trainer.global_rank)
         # All must have seen the same logs before anyone adds to one.
         trainer.strategy.barrier("what is done is known")
+        self.all_set_up()
 
     def on_predict_batch_end(
         self,

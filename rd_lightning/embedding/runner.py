@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 
 from ..display.console import residue_progress
 from ..families.placement import Placement
+from ..families.shared_block import SharedBlocks, load_once_a_machine
 from ..runtime.precision import PRECISIONS, autocast, resolved_precision
 from ..runtime.stopping import stop_if_told
 from .job import EmbedJob
@@ -124,7 +126,11 @@ class RunUnderTrainer:
         from .model import RecorderCallback  # Lightning, which takes seconds to import
 
         self.job = job
-        self.trainer = make_trainer(RecorderCallback(lambda rank: open_recorder(job, rank)))
+        self._blocks = SharedBlocks()
+        # All have their models by the time that what is done is known to all.
+        self.trainer = make_trainer(
+            RecorderCallback(lambda rank: open_recorder(job, rank), self._blocks.close)
+        )
         self.root_device = self.trainer.strategy.root_device
         self.device_type, self.precision = self.root_device.type, str(self.trainer.precision)
         self.shown = _shown(self.trainer.world_size, job, self.root_device, self.precision)
@@ -160,15 +166,30 @@ class RunUnderTrainer:
         )
 
     def make_model(self) -> NestedModel:
-        """The backbones and the head, as a LightningModule."""
+        """The backbones and the head, as a LightningModule. Where layers are streamed, the first
+        process of a machine loads first, and all have one copy of them."""
         from .model import RDModel
 
-        model = self.job.make_model(RDModel, self.placement)
+        def load(streamed: Collection[str]) -> RDModel:
+            return self.job.make_model(RDModel, self.placement, streamed)
+
+        streamed = self.placement.streamed
+        if self._may_stream:
+            model = load_once_a_machine(self.trainer, self._blocks, streamed, load)
+        else:
+            model = load(streamed)
         if model.execution.compile is True:  # before what is recorded of the run is written
             model.to(self.root_device)
             with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
                 model.begin()
         return model
+
+    @property
+    def _may_stream(self) -> bool:
+        """Whether any process of the run may stream layers: the same on all, however much memory
+        the device of each has."""
+        offload = self.job.offload
+        return offload == "layers" or (offload == "auto" and self.placement.free is not None)
 
     def __call__(self, model: NestedModel) -> None:
         """Embed what is not done yet, into the spool."""
@@ -177,7 +198,7 @@ class RunUnderTrainer:
 
         assert isinstance(model, RDModel)
         data = EmbedDataModule(self.job.data)
-        with processes_end_together(self.trainer):
+        with closing(self._blocks), processes_end_together(self.trainer):
             self.trainer.predict(model, datamodule=data, return_predictions=False)
 
 

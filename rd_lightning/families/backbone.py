@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .execution import Execution
 from .family import Family, Member
 from .holding import check_autocast
 from .holding import hold as hold_weights
+from .shared_block import MakeBlock, private_block
 from .streamed import stream
 
 _SAMPLE = 1 << 16
@@ -59,7 +60,7 @@ class Backbone(nn.Module):
         execution: Execution | None = None,
         *,
         hold: torch.dtype | None = None,
-        streamed: bool = False,
+        streamed: bool | MakeBlock = False,
         device: torch.device | str = "cpu",
     ) -> Backbone:
         """Load the weights, from the folder ``weights`` if given (see :attr:`Family.load`).
@@ -71,7 +72,8 @@ class Backbone(nn.Module):
                 autocast. None: all weights in float32.
             streamed: whether the weights of the layers stay in host memory and are copied to the
                 device as they are needed (see
-                :class:`rd_lightning.families.streamed.StreamedLayers`).
+                :class:`rd_lightning.families.streamed.StreamedLayers`), or what makes the block of
+                memory for them.
             device: where the weights go.
         """
         # Where another device is the default, as in Lightning's configure_model, files would be
@@ -83,7 +85,8 @@ class Backbone(nn.Module):
             if hold is not None or streamed:
                 backbone.held, backbone._digest = hold, backbone.digest()
             if streamed:
-                stream(backbone.model, hold or torch.float32)
+                make_block = private_block if streamed is True else streamed
+                stream(backbone.model, hold or torch.float32, make_block, backbone._digest)
             if hold is not None or family.stored is not None:
                 hold_weights(backbone.model, hold or torch.float32, device=device)
         return backbone.to(device)
@@ -153,11 +156,18 @@ def load_backbones(
     device: torch.device | str = "cpu",
 ) -> nn.ModuleDict:
     """Several members, by name, which share ``execution``; ``streamed`` names those whose layers
-    are. See :meth:`Backbone.load`."""
+    are, alone or with what makes the block of each. See :meth:`Backbone.load`."""
     execution = Execution() if execution is None else execution
+    made = streamed if isinstance(streamed, Mapping) else dict.fromkeys(streamed, True)
     loaded = (
         Backbone.load(
-            family, m, weights, execution, hold=hold, streamed=m.name in streamed, device=device
+            family,
+            m,
+            weights,
+            execution,
+            hold=hold,
+            streamed=made.get(m.name, False),
+            device=device,
         )
         for m in members
     )

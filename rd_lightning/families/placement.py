@@ -77,7 +77,7 @@ class Placement:
 
     @property
     def host(self) -> int:
-        """Of streamed layers, in host memory."""
+        """Of streamed layers, in host memory; once for all processes of a run on a machine."""
         streamed = (m for m in self.members if m.name in self.streamed)
         return sum(_itemsize(self.work.hold) * linear_weights(m) for m in streamed)
 

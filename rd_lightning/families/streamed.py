@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .holding import hold
+from .shared_block import Contents, MakeBlock, private_block
 
 log = logging.getLogger(__name__)
 NUM_SLOTS = 2
@@ -73,10 +74,10 @@ def copies_on(device: torch.device) -> Copies:
 class StreamedLayers:
     """Stands in for a model's ``nn.ModuleList`` of equal layers; iterating gives them in order.
 
-    The weights of the linear layers are in one block of host memory, a row a layer, pinned when the
-    model is first run on a CUDA device. There they take the memory of two layers: while one
-    computes, the next is copied. A layer may be used until the next is asked for. What else a layer
-    has (norms, buffers) is small and stays on the device.
+    The weights of the linear layers are in one block of host memory, a row a layer, of this process
+    or one a machine, pinned when the model is first run on a CUDA device. There they take the
+    memory of two layers: while one computes, the next is copied. A layer may be used until the next
+    is asked for. What else a layer has (norms, buffers) is small and stays on the device.
 
     No module, so that ``.to()``, ``state_dict`` and DDP do not see it: it follows the device of
     ``anchor``. The values are those of the layers given, so that embeddings are equal bit for bit.
@@ -85,24 +86,40 @@ class StreamedLayers:
         layers: their linear weights are taken out.
         dtype: of the linear weights.
         anchor: a module of the model, with parameters, outside of the layers.
+        make_block: gives the block; see :mod:`rd_lightning.families.shared_block`.
+        weights: digest of the model's weights, for a block that processes share.
 
     Raises:
         InputError: the layers differ in the shapes of their linear weights.
     """
 
-    def __init__(self, layers: nn.ModuleList, dtype: torch.dtype, anchor: nn.Module) -> None:
+    def __init__(
+        self,
+        layers: nn.ModuleList,
+        dtype: torch.dtype,
+        anchor: nn.Module,
+        make_block: MakeBlock = private_block,
+        weights: str | None = None,
+    ) -> None:
         self._anchor = anchor
         self._shapes = _linear_shapes(layers[0])
         if any(_linear_shapes(layer) != self._shapes for layer in layers):
             raise InputError("the layers of the model differ, and cannot be streamed: offload=none")
         sizes = [-(-shape.numel() // _ALIGNED) * _ALIGNED for shape in self._shapes.values()]
         *self._starts, row = accumulate(sizes, initial=0)
-        self._block = torch.empty(len(layers), row, dtype=dtype, device="cpu")
-        for weights, layer in zip(self._block, layers, strict=True):
-            for (name, _), view in zip(self._shapes.items(), self._views(weights), strict=True):
-                owner, attribute = _owner(layer, name)
-                view.copy_(getattr(owner, attribute))
-                setattr(owner, attribute, None)  # one layer after the other: no second copy
+
+        def fill(block: Tensor) -> None:
+            for values, layer in zip(block, layers, strict=True):
+                for name, view in zip(self._shapes, self._views(values), strict=True):
+                    owner, attribute = _owner(layer, name)
+                    view.copy_(getattr(owner, attribute))
+                    setattr(owner, attribute, None)  # one layer after the other: no second copy
+
+        contents = Contents(len(layers), row, dtype, self._shapes, weights)
+        self._block = make_block(contents, fill)
+        for layer in layers:  # of a block that was filled already
+            for name in self._shapes:
+                setattr(*_owner(layer, name), None)
         self._bare = list(hold(layers, dtype).children())
         self._rings: dict[int, _Ring] = {}
         self._pinned = False
@@ -217,8 +234,14 @@ class _Ring:
         self.held[slot] = number
 
 
-def stream(model: nn.Module, dtype: torch.dtype) -> None:
-    """Replace the largest ``nn.ModuleList`` of a model, its layers, by :class:`StreamedLayers`.
+def stream(
+    model: nn.Module,
+    dtype: torch.dtype,
+    make_block: MakeBlock = private_block,
+    weights: str | None = None,
+) -> None:
+    """Replace the largest ``nn.ModuleList`` of a model, its layers, by :class:`StreamedLayers`,
+    whose further arguments these are.
 
     Raises:
         InputError: the model has none, or its layers differ.
@@ -239,7 +262,7 @@ def stream(model: nn.Module, dtype: torch.dtype) -> None:
         if module not in inside and next(module.parameters(recurse=False), None) is not None
     )
     delattr(owner, name)  # a module's attribute; what stands in for it is none
-    setattr(owner, name, StreamedLayers(layers, dtype, anchor))
+    setattr(owner, name, StreamedLayers(layers, dtype, anchor, make_block, weights))
 
 
 def _linear_shapes(layer: nn.Module) -> dict[str, torch.Size]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from ..families.execution import Execution
 from ..families.family import Family, Member
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
+from ..families.shared_block import SharedBlocks, load_once_a_machine
 from .plan import PlanSettings
 
 if TYPE_CHECKING:
@@ -42,26 +44,27 @@ def load_weights(
 ) -> nn.ModuleDict:
     """The members, on the trainer's device but for what is streamed (a collective).
 
-    One process of a machine is first, so that a download happens once.
+    One process of a machine is first, so that a download happens once, and makes the blocks of what
+    is streamed; the others map them.
+
+    Raises:
+        InputError: weights are missing or damaged, or there is no room for what is shared.
     """
 
-    def load() -> nn.ModuleDict:
+    def load(streamed: Collection[str]) -> nn.ModuleDict:
         return load_backbones(
             family,
             placement.members,
             weights,
             execution,
             hold=placement.work.hold,
-            streamed=placement.streamed,
+            streamed=streamed,
             device=torch.device("cpu") if trainer is None else trainer.strategy.root_device,
         )
 
     if trainer is None:
-        return load()
-    backbones = None
-    try:
-        if trainer.local_rank == 0:
-            backbones = load()
-    finally:
-        trainer.strategy.barrier("weights are on this machine")
-    return load() if backbones is None else backbones
+        return load(placement.streamed)
+    with closing(SharedBlocks()) as blocks:
+        backbones = load_once_a_machine(trainer, blocks, placement.streamed, load)
+        trainer.strategy.barrier("all have the weights, and what they share is mapped")
+    return backbones

@@ -14,18 +14,24 @@ from filelock import BaseFileLock
 from .owner import try_lock, unlock
 
 PREFIX = "rd_lightning-"
+SHARED_MEMORY = Path("/dev/shm")
+"""A folder whose files are memory; not on every system."""
 _LOCK = "lock"
 _held: dict[Path, BaseFileLock] = {}
 
 
-def temporary_folder() -> Path:
-    """A new folder in TMPDIR, removed at the latest when the process ends.
+def temporary_folder(place: Path | None = None) -> Path:
+    """A new folder, removed at the latest when the process ends.
 
-    Those that killed processes left there are removed first. A living process holds the lock in
-    its folder, so neither its number nor the machine it runs on matters.
+    Those that killed processes left in TMPDIR and in the machine's shared memory are removed first.
+    A living process holds the lock in its folder, so neither its number nor the machine it runs on
+    matters.
+
+    Args:
+        place: the folder that it is made in, :data:`SHARED_MEMORY` or by default TMPDIR.
     """
-    _remove_orphans(Path(tempfile.gettempdir()))
-    made = Path(tempfile.mkdtemp(prefix="rd_lightning.new-"))
+    _remove_orphans()
+    made = Path(tempfile.mkdtemp(prefix="rd_lightning.new-", dir=place))
     lock = try_lock(made / _LOCK)
     # Under its name only with the lock held: never an orphan in the eyes of another process.
     folder = made.rename(made.with_name(made.name.replace(".new-", "-", 1)))
@@ -38,9 +44,8 @@ def temporary_folder() -> Path:
 
 def find_temporary(name: str) -> Path | None:
     """The file of that name in the temporary folder of a living process."""
-    place = Path(tempfile.gettempdir())
-    _remove_orphans(place)
-    return next(iter(place.glob(f"{PREFIX}*/{name}")), None)
+    _remove_orphans()
+    return next(iter(Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{name}")), None)
 
 
 def remove_temporary(folder: Path) -> None:
@@ -56,9 +61,10 @@ def _remove_all(process: int) -> None:
             remove_temporary(folder)
 
 
-def _remove_orphans(place: Path) -> None:
-    for path in place.glob(f"{PREFIX}*/{_LOCK}"):
-        with suppress(OSError):  # of another user, or removed at this moment
-            if (lock := try_lock(path)) is not None:
-                shutil.rmtree(path.parent, ignore_errors=True)
-                unlock(path, lock)
+def _remove_orphans() -> None:
+    for place in {Path(tempfile.gettempdir()), SHARED_MEMORY}:
+        for path in place.glob(f"{PREFIX}*/{_LOCK}"):
+            with suppress(OSError):  # of another user, or removed at this moment
+                if (lock := try_lock(path)) is not None:
+                    shutil.rmtree(path.parent, ignore_errors=True)
+                    unlock(path, lock)
