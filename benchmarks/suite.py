@@ -66,7 +66,7 @@ SUITE = [
         "execution",
         "Ways to run ESM-2: packed, compiled, bfloat16",
         "execution",
-        "FASTA --pairs 5 --num-sequences 20",
+        "FASTA --pairs 5 --num-sequences 20 --models 8M",
         "FASTA --pairs 1 --num-sequences 3 --models 8M --only packed bfloat16",
     ),
     _embedding("embed-fair-esm", "Embedding with 8M, fair-esm's extraction", 1, 300),
