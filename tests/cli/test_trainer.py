@@ -1,6 +1,7 @@
 """What a Trainer is made of: nothing of Lightning's own beside the run, all of the data."""
 
 import signal
+from contextlib import nullcontext
 
 import hydra
 import lightning
@@ -14,6 +15,7 @@ from rd_lightning.cli.overrides import config_folder, misspelt_override
 from rd_lightning.cli.trainer import make_trainer
 from rd_lightning.embedding.runner import one_device
 from rd_lightning.errors import InputError
+from rd_lightning.runtime.precision import resolved_precision
 from rd_lightning.runtime.stopping import raise_stopped, signals_handled
 
 from ..commands import slurm_variables
@@ -138,6 +140,27 @@ def test_a_trainer_and_one_device_have_the_same_precision(tmp_path, recwarn, giv
     assert not [w for w in recwarn if "16-mixed" in str(w.message)]
     device = one_device({**CPU, "precision": given})
     assert device is not None and device.precision == found
+
+
+@pytest.mark.parametrize("preset", ["gpu", "ddp", "slurm"])
+@pytest.mark.parametrize(("bfloat16", "found"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_presets_take_the_dtype_that_a_gpu_has(monkeypatch, preset, bfloat16, found):
+    """A T4 or V100 emulates bfloat16, five to ten times slower than its float16."""
+
+    def supported(including_emulation=True):
+        return including_emulation or bfloat16
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    given = composed(f"trainer={preset}").precision
+    assert resolved_precision(given, torch.device("cuda", 0)) == found
+
+
+def test_the_preset_of_apples_gpus(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device = one_device(composed("trainer=mps"))
+    assert device is not None
+    assert (device.device.type, device.precision) == ("mps", "32-true")
 
 
 def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):

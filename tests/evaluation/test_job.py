@@ -1,7 +1,10 @@
 """Where rd-evaluate's weights are changes no embedding and no score."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from rd_lightning.evaluation import models
@@ -53,3 +56,18 @@ def test_weights_are_placed_by_the_devices_memory(tmp_path, monkeypatch):
     job = make_job(tmp_path, "auto")
     assert job.placement.streamed == ("200K",)
     assert streamed(job) == [False, True]
+
+
+@pytest.mark.parametrize(("bfloat16", "found"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_on_a_gpu_the_models_run_in_the_precision_that_it_has(monkeypatch, bfloat16, found):
+    """Float32, in which they once ran there, is several times slower."""
+
+    def supported(including_emulation=True):
+        return including_emulation or bfloat16
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    options = EvaluateOptions(fit=str(ARTEFACTS / "fit"), device="cuda")
+    assert models.Models(options).precision == found
+    assert models.Models(replace(options, precision="32-true")).precision == "32-true"

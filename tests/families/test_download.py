@@ -7,9 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from rd_lightning.families import get_family
+from rd_lightning.errors import InputError
+from rd_lightning.families import download, get_family
 from rd_lightning.families.download import download_missing, to_download
-from rd_lightning.runtime import owner
+from rd_lightning.fit import main
+from rd_lightning.runtime import ddp, owner
+
+from ..conftest import run_here
 
 PUBLISHED = {"8M": 30.1e6, "35M": 134e6, "150M": 595e6, "650M": 2.61e9, "3B": 5.68e9, "15B": 30.3e9}
 """Bytes of fair-esm's checkpoints."""
@@ -51,3 +55,19 @@ def test_processes_that_begin_at_once_download_once(tmp_path, monkeypatch):
     assert sorted(asked) == sorted(set(asked)) and len(asked) == 2
     assert to_download(family, family.members[:2], None) == {}
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_fit_downloads_before_its_processes_meet(tmp_path, monkeypatch):
+    """Those that wait in a collective for a download end after half an hour."""
+    seen = []
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setattr(download, "downloaded", lambda member: seen.append(member.name))
+
+    def first_decides(*_):
+        seen.append("met")
+        raise InputError("this is far enough")
+
+    monkeypatch.setattr(ddp, "first_decides", first_decides)
+    words = ("family=esm2", "level=35M", "out=run", "data.num_sequences=60")
+    status, said = run_here(main, tmp_path, "rd-fit", *words)
+    assert (status, seen) == (1, ["8M", "35M", "met"]), said

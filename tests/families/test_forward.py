@@ -8,11 +8,13 @@ import torch
 from rd_lightning import FastaDataModule, RDModule
 from rd_lightning.data.batch import make_batch
 from rd_lightning.data.scan import scan_fasta
+from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.errors import InputError
 from rd_lightning.families import forward as embedding
 from rd_lightning.families.backbone import load_backbones, residue_embeddings
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.forward import TokenBudget, embed_in_pieces
+from rd_lightning.fitting import accumulate
 
 from ..conftest import random_sequences
 from ..fitting.test_module import run
@@ -125,6 +127,25 @@ def test_a_fit_in_pieces_counts_every_residue_once(fasta, family, room, long):
     settings = {"tokens_per_batch": 400, "max_residues": 60, "heldout": 0.2, "long": long}
     plain = run(RDModule(family), FastaDataModule(fasta(sequences), **settings))
     room(150)
+    pieces = run(RDModule(family), FastaDataModule(fasta(sequences), **settings))
+    assert pieces.head.report.context["num_out_of_memory_pieces"] > 0
+    for a, b in zip(plain.state.all_moments, pieces.state.all_moments, strict=True):
+        assert a.num_rows == b.num_rows
+        assert (a.covariance - b.covariance).norm() / a.covariance.norm() < 1e-5
+
+
+def test_a_fit_checks_its_rows_in_pieces_too(fasta, family, monkeypatch):
+    """What tells the finite rows of a batch takes memory as well."""
+    sequences = random_sequences(40, 2, longest=90)
+    settings = {"tokens_per_batch": 400, "heldout": 0.2}
+    plain = run(RDModule(family), FastaDataModule(fasta(sequences), **settings))
+
+    def scarce(blocks):
+        if len(blocks[0]) > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return finite_rows(blocks)
+
+    monkeypatch.setattr(accumulate, "finite_rows", scarce)
     pieces = run(RDModule(family), FastaDataModule(fasta(sequences), **settings))
     assert pieces.head.report.context["num_out_of_memory_pieces"] > 0
     for a, b in zip(plain.state.all_moments, pieces.state.all_moments, strict=True):

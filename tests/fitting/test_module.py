@@ -13,6 +13,8 @@ from rd_lightning.families.backbone import load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.fitting import module as module_file
 from rd_lightning.fitting import weights as weights_file
+from rd_lightning.fitting.checkpoint import FitCheckpoint
+from rd_lightning.fitting.state import FitState
 
 from ..conftest import random_sequences
 
@@ -117,6 +119,23 @@ def test_the_models_are_gone_before_the_chain_is_solved(family, data, monkeypatc
     module = run(RDModule(family), data)
     assert loaded and left == [0]
     assert module.backbones is None and module.head is not None
+
+
+def test_a_checkpoint_has_the_room_that_the_batches_had(family, data, tmp_path, monkeypatch):
+    """What a device's allocator keeps of it is given back before the states are summed."""
+    done, summed_on_host = [], FitState.summed_on_host
+
+    def summed(self, *, keep=True):
+        done.append("summed")
+        return summed_on_host(self, keep=keep)
+
+    monkeypatch.setattr(FitState, "summed_on_host", summed)
+    monkeypatch.setattr(module_file, "free_memory", lambda device: done.append("freed"))
+    run(RDModule(family), data, callbacks=[FitCheckpoint(tmp_path / "c", every_minutes=0)])
+    assert done.count("summed") > 2
+    assert [done[at - 1] for at, what in enumerate(done) if what == "summed"] == (
+        ["freed"] * done.count("summed")
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
