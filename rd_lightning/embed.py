@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .cli.command import is_main_process, plain, quiet_libraries, run_command
 from .errors import InputError
@@ -39,24 +39,32 @@ def embed(config: DictConfig) -> None:
     if part is not None:
         return _assemble_alone(console, job, preflight=config.preflight)
     with ExitStack() as stack:
-        if is_main_process():
-            if not config.preflight:
-                stack.enter_context(owned_file(job.out))
-            job.refuse_used()
         run = _run(job, config, stack)
         job.make_data(run.device_type)
         faster = faster_precision(run.device_type, run.precision)
+
+        def first() -> None:
+            if not config.preflight:
+                stack.enter_context(owned_file(job.out))
+            job.refuse_used()
+
+        def facts() -> None:
+            print_facts(console, [*embed_facts(job, run.shown, run.placement), *faster])
+
         if is_main_process() or not config.preflight:
-            run.scan(
-                lambda: print_facts(console, [*embed_facts(job, run.shown, run.placement), *faster])
-            )
+            run.scan(first, facts, preflight=config.preflight)
         if config.preflight:
             return
         model = run.make_model()
         started = time.perf_counter()
-        metadata = job.metadata(model, run.root_device, run.precision) if is_main_process() else {}
-        if is_main_process() and job.prepare_spool(metadata):
-            console.print("resuming an earlier run")
+        metadata: dict[str, Any] = {}
+
+        def prepare() -> None:
+            metadata.update(job.metadata(model, run.root_device, run.precision))
+            if job.prepare_spool(metadata):
+                console.print("resuming an earlier run")
+
+        run.prepare(prepare)
         run(model)
         if not run.is_main:
             return

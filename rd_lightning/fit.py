@@ -105,7 +105,7 @@ def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataM
     if todo == "stream" or is_main_process():
         try:
             data.scan_once(trainer, prepare)
-        except InputError as error:
+        except Exception as error:  # whatever it is, the others must not wait for this process
             problem = error
     if config.preflight:
         if problem is not None:

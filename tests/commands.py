@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
+
+from rd_lightning.families.builtin import sample_fasta
 
 PRELOADED = [
     *("lightning.pytorch", "esm.model.esm2", "h5py", "hydra", "pandas", "pyarrow", "sklearn"),
@@ -166,3 +169,10 @@ def feed(pipe: Path, file: Path) -> None:
     """Make a named pipe that gives the file's content once: a second reader finds no writer."""
     os.mkfifo(pipe)
     threading.Thread(target=pipe.write_bytes, args=(file.read_bytes(),), daemon=True).start()
+
+
+def copy_weights(folder: Path) -> None:
+    """Those of the bundled family, to be named as a user's own."""
+    folder.mkdir(exist_ok=True)
+    for file in (sample_fasta().parent).glob("*.safetensors"):
+        shutil.copy(file, folder)

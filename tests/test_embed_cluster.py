@@ -1,6 +1,7 @@
 """rd-embed as a scheduler starts it: several tasks, each with the variables of SLURM."""
 
 import random
+import shutil
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ from rd_lightning.embed import main
 from rd_lightning.embedding.nested_model import NestedModel
 from rd_lightning.runtime import provenance
 
-from .commands import Command, done, feed, srun, start_server
+from .commands import Command, copy_weights, done, feed, srun, start_server
 from .conftest import family_rows, random_sequences, run_here
 
 SETTINGS = ("head=head", "tokens_per_batch=256", "level=200K")
@@ -76,6 +77,44 @@ def said_by(folder: Path, *arguments: str, status: int = 0) -> str:
     found, said = run_here(main, folder, "rd-embed", *SETTINGS, "fasta=x.fasta", *arguments)
     assert found == status, said
     return said
+
+
+@pytest.fixture
+def other(folder, tmp_path_factory) -> Path:
+    """A second machine without a shared disk."""
+    found = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder, found, dirs_exist_ok=True)
+    return found
+
+
+def test_what_stops_the_first_machine_stops_the_others(folder, other, free_port):
+    (folder / "x.h5").touch()
+    arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu")
+    tasks = srun("embed", [folder, other], free_port, *arguments, "out=x.h5", per_node=1)
+    first, second = done(tasks, 1)
+    assert "x.h5 exists already" in first and "exists already" not in second
+
+    # So does what is only known once the models are loaded.
+    said_by(folder, "out=y.h5", "assemble=false")
+    arguments = (*arguments, "max_residues=500", "out=y.h5")
+    first, second = done(srun("embed", [folder, other], free_port, *arguments, per_node=1), 1)
+    assert "of an unfinished run with other settings" in first and "unfinished" not in second
+
+
+def test_what_stops_another_machine_stops_the_first(folder, other, free_port):
+    (other / "x.fasta").write_text("no FASTA file\n")
+    arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu", "out=x.h5")
+    first, second = done(srun("embed", [folder, other], free_port, *arguments, per_node=1), 1)
+    assert "error:" in second and "error:" not in first
+
+
+@pytest.mark.parametrize("offload", ["none", "layers"])
+def test_weights_that_one_machine_lacks_stop_all(folder, other, free_port, offload):
+    copy_weights(folder / "weights")
+    arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu", "out=x.h5")
+    arguments = (*arguments, "family.weights=weights", f"family.offload={offload}")
+    first, second = done(srun("embed", [folder, other], free_port, *arguments, per_node=1), 1)
+    assert "no such file" in second and "no such file" not in first
 
 
 def test_the_output_is_written_elsewhere_without_the_models(folder, alone, monkeypatch):

@@ -19,7 +19,7 @@ from rd_lightning.fitting import datamodule
 from rd_lightning.fitting.output import MOMENTS
 from rd_lightning.fitting.state import FitState
 
-from .commands import HANG, Command, done, feed, srun, start_server
+from .commands import HANG, Command, copy_weights, done, feed, srun, start_server
 from .conftest import random_sequences, run_here
 from .fitting.test_checkpoint import assert_same
 
@@ -104,6 +104,12 @@ def test_what_stops_the_first_machine_stops_the_others(folder, tmp_path_factory,
     arguments = (*SMALL, "trainer=slurm", *ON_CPU, "out=alone")
     first, second = done(srun("fit", [folder, other], free_port, *arguments, per_node=1), 1)
     assert "holds a fit already" in first and "holds a fit already" not in second
+
+    # So does what another machine lacks, where the first one has it.
+    copy_weights(folder / "weights")
+    arguments = (*SMALL, "trainer=slurm", *ON_CPU, "out=another", "family.weights=weights")
+    first, second = done(srun("fit", [folder, other], free_port, *arguments, per_node=1), 1)
+    assert "no such file" in second and "no such file" not in first
 
 
 def test_four_parts_share_one_scan(folder, alone, monkeypatch):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -22,6 +22,8 @@ from .parallel import streamed
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
+
+    from .model import RDModel
 
 _LAUNCHED = ("WORLD_SIZE", "SLURM_NTASKS", "LOCAL_RANK")
 
@@ -63,6 +65,10 @@ def one_device(trainer: Mapping[str, Any]) -> OneDevice | None:
     return OneDevice(device, resolved_precision(trainer["precision"], device))
 
 
+Step = Callable[[], None]
+T = TypeVar("T")
+
+
 class RunAlone:
     """What rd-embed asks of a run: on one device, in this process, without Lightning."""
 
@@ -79,10 +85,15 @@ class RunAlone:
         """Where the weights go; decided when it is first asked for, before they are loaded."""
         return self.job.placement(self.device.device, self.precision)
 
-    def scan(self, then: Callable[[], None]) -> None:
-        """The sequences, and then what else is done before the run."""
+    def scan(self, first: Step, then: Step, *, preflight: bool) -> None:
+        """The sequences, and what else is done before the run: before them, and after them."""
+        first()
         self.job.data.scan()
         then()
+
+    def prepare(self, step: Step) -> None:
+        """What is done between the loading of the models and the first batch."""
+        step()
 
     def make_model(self) -> NestedModel:
         """The backbones and the head, on the device."""
@@ -145,29 +156,62 @@ class RunUnderTrainer:
         """Whether this process writes the output."""
         return self.trainer.is_global_zero
 
-    def scan(self, then: Callable[[], None]) -> None:
-        """The sequences, once a machine, and then on the first process what else is done before
-        the others go on. Before the process group exists, whose collectives time out."""
+    def scan(self, first: Step, then: Step, *, preflight: bool) -> None:
+        """The sequences, once a machine; before and after them what the first process alone does,
+        and the download of weights. No collective waits for any of it, and no process for one that
+        failed there.
+
+        Args:
+            preflight: no process but the first takes part, and nothing is downloaded.
+        """
         from ..data.store import SequenceStore
+        from ..families.download import download_missing
         from ..runtime.ddp import once_per_machine
 
-        data = self.job.data
+        job = self.job
 
         def scan() -> SequenceStore:
-            store = data.scan()
+            if self.is_main:
+                first()
+            store = job.data.scan()
             if self.is_main:
                 then()
+            if not preflight:
+                download_missing(job.family, self.placement.members, job.options.family["weights"])
             return store
 
-        data.use(
-            once_per_machine(
+        def scan_once() -> None:
+            made = once_per_machine(
                 self.trainer, scan, lambda store: str(store.folder), SequenceStore.open
             )
-        )
+            job.data.use(made)
+
+        if preflight:
+            scan_once()
+        else:
+            self._together(scan_once)
+
+    def prepare(self, step: Step) -> None:
+        """What the first process does between the loading of the models and the first batch."""
+        self._together(lambda: step() if self.is_main else None)
+
+    def _together(self, step: Callable[[], T]) -> T:
+        """What the step gives; all processes learn of the error of one, and do not wait for it."""
+        from ..runtime.ddp import all_succeed
+
+        return all_succeed(self.trainer, step)
 
     def make_model(self) -> NestedModel:
         """The backbones and the head, as a LightningModule. Where layers are streamed, the first
         process of a machine loads first, and all have one copy of them."""
+        model = self._together(self._load)
+        if model.execution.compile is True:  # before what is recorded of the run is written
+            model.to(self.root_device)
+            with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
+                model.begin()
+        return model
+
+    def _load(self) -> RDModel:
         from .model import RDModel
 
         def load(streamed: Collection[str]) -> RDModel:
@@ -175,14 +219,8 @@ class RunUnderTrainer:
 
         streamed = self.placement.streamed
         if self._may_stream:
-            model = load_once_a_machine(self.trainer, self._blocks, streamed, load)
-        else:
-            model = load(streamed)
-        if model.execution.compile is True:  # before what is recorded of the run is written
-            model.to(self.root_device)
-            with torch.inference_mode(), self.trainer.precision_plugin.forward_context():
-                model.begin()
-        return model
+            return load_once_a_machine(self.trainer, self._blocks, streamed, load)
+        return load(streamed)
 
     @property
     def _may_stream(self) -> bool:

@@ -16,6 +16,7 @@ from ..families.family import Family, Member
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..families.shared_block import SharedBlocks, load_once_a_machine
+from ..runtime.ddp import all_succeed
 from .plan import PlanSettings
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def load_weights(
     if trainer is None:
         return load(placement.streamed)
     with closing(SharedBlocks()) as blocks:
-        backbones = load_once_a_machine(trainer, blocks, placement.streamed, load)
+        backbones = all_succeed(
+            trainer, lambda: load_once_a_machine(trainer, blocks, placement.streamed, load)
+        )
         trainer.strategy.barrier("all have the weights, and what they share is mapped")
     return backbones

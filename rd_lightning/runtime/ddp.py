@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ..errors import InputError, reported_elsewhere
+from .agreement import said
 from .files import read_json, write_json
 from .provenance import digest_of
 from .stopping import stop_if_told
@@ -168,25 +169,41 @@ def _wait_for(name: str) -> str:
     )
 
 
-def first_decides(trainer: Trainer, value: T, problem: InputError | None = None) -> T:
+def first_decides(trainer: Trainer, value: T, problem: Exception | None = None) -> T:
     """The first process's value on all that a scheduler started, or a problem that any of them has.
 
     A collective, which makes the process group. Processes that Lightning itself starts do not take
     part: they are there only when the first one goes on.
 
     Raises:
-        InputError: the problem; on the other processes, marked as reported by another one.
+        InputError: the problem of another process, marked as reported by it.
+        Exception: the problem, as it is, on the process that has it.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if trainer.world_size == 1 or isinstance(environment, LightningEnvironment):
         if problem is not None:
             raise problem
         return value
-    trainer.strategy.setup_environment()
+    if not dist.is_initialized():
+        trainer.strategy.setup_environment()
     found: list[Any] = [None] * trainer.world_size
-    dist.all_gather_object(found, (value, None if problem is None else str(problem)))
+    dist.all_gather_object(
+        found, (value, None if problem is None else said(problem, trainer.global_rank))
+    )
     if problem is not None:
         raise problem
     if problems := [message for _, message in found if message]:
         raise reported_elsewhere(problems[0])
     return found[0][0]
+
+
+def all_succeed(trainer: Trainer, step: Callable[[], T]) -> T:
+    """What a step gives on this process; where it failed on any, all end, see
+    :func:`first_decides`."""
+    try:
+        found = step()
+    except Exception as error:
+        first_decides(trainer, None, error)
+        raise
+    first_decides(trainer, None)
+    return found

@@ -85,7 +85,7 @@ def test_weights_are_read_to_the_host_and_go_to_the_trainers_device():
 
     class Trainer:
         strategy, precision = Strategy(), "bf16-mixed"
-        num_devices = 1
+        num_devices = world_size = 1
 
     family = get_family("mini")
     placement = Placement(family.members, ("800K",), Work(64, 0, torch.bfloat16), None)
