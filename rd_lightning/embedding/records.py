@@ -43,9 +43,9 @@ class Records:
 
     Args:
         numbers: of the records in the FASTA file, those included that are not embedded.
-        kinds: (distinct,) the sequences that are embedded, as :class:`Unique` counts them, in the
-            order of their first records here.
-        first: (distinct,) those records.
+        kinds: (distinct,) int32: the sequences that are embedded, as :class:`Unique` counts them,
+            in the order of their first records here.
+        first: (distinct,) int64: those records.
     """
 
     numbers: range
@@ -54,12 +54,10 @@ class Records:
 
     @classmethod
     def of_part(cls, part: OutputPart, unique: Unique, kept: np.ndarray) -> Records:
-        """Args:
-        kept: (unique,) bool: which distinct sequences are embedded.
-        """
+        """Those of a part; ``kept`` (unique,) says which distinct sequences are embedded."""
         numbers = part.records(len(unique.of))
         if part.is_whole:
-            kinds = np.flatnonzero(kept)
+            kinds = np.flatnonzero(kept).astype(np.int32)
             return cls(numbers, kinds, unique.first[kinds])
         here = unique.of[numbers.start : numbers.stop]
         kinds, first = np.unique(here, return_index=True)

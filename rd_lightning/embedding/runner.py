@@ -177,7 +177,8 @@ class RunUnderTrainer:
             if self.is_main:
                 then()
             if not preflight:
-                download_missing(job.family, self.placement.members, job.options.family["weights"])
+                weights = job.options.family.get("weights")
+                download_missing(job.family, self.placement.members, weights)
             return store
 
         def scan_once() -> None:
