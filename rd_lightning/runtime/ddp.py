@@ -184,12 +184,17 @@ def first_decides(trainer: Trainer, value: T, problem: Exception | None = None) 
         if problem is not None:
             raise problem
         return value
-    if not dist.is_initialized():
-        trainer.strategy.setup_environment()
     found: list[Any] = [None] * trainer.world_size
-    dist.all_gather_object(
-        found, (value, None if problem is None else said(problem, trainer.global_rank))
-    )
+    own = None if problem is None else said(problem, trainer.global_rank)
+    try:
+        with processes_end_together(trainer):
+            if not dist.is_initialized():
+                trainer.strategy.setup_environment()
+            dist.all_gather_object(found, (value, own))
+    except InputError as lost:  # another process has ended
+        if problem is None:
+            raise
+        raise problem from lost
     if problem is not None:
         raise problem
     if problems := [message for _, message in found if message]:

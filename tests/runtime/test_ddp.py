@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch.distributed
@@ -150,3 +151,26 @@ def test_the_notes_of_two_runs_are_two(monkeypatch):
         monkeypatch.setenv(name, "2")
         assert ddp._run_digest(process) != first
         monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("problem", [None, LookupError("the reason")])
+def test_a_process_that_ends_meanwhile_is_a_line_too(monkeypatch, problem):
+    """What this process has to say itself comes first."""
+
+    def all_gather_object(*_):
+        raise RuntimeError("gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+    monkeypatch.setattr(ddp.dist, "all_gather_object", all_gather_object)
+    strategy = SimpleNamespace(
+        cluster_environment=object(), launcher=None, setup_environment=lambda: None
+    )
+    of_two: Any = SimpleNamespace(world_size=2, global_rank=0, strategy=strategy)
+
+    def step() -> int:
+        if problem is not None:
+            raise problem
+        return 1
+
+    kind, said = (InputError, "another process") if problem is None else (LookupError, "the reason")
+    with pytest.raises(kind, match=said):
+        ddp.all_succeed(of_two, step)
