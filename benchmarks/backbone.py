@@ -41,15 +41,19 @@ def read_sequences(path: str, num_sequences: int) -> list[bytes]:
     return [s[:MAX_RESIDUES].encode() for s in commands.read_sequences(path, num_sequences)]
 
 
+def batch_of(sequences: list[bytes]) -> Batch:
+    """With special tokens, padded to the longest."""
+    tokens = torch.from_numpy(FAMILY.tokenizer().encode(sequences))
+    return Batch(tokens, [len(s) for s in sequences])
+
+
 def make_batches(sequences: list[bytes], tokens_per_batch: int) -> list[Batch]:
     """Longest first, as many as fit with special tokens and padding."""
-    tokenizer = FAMILY.tokenizer()
     waiting, batches = sorted(sequences, key=len, reverse=True), []
     while waiting:
         number = max(1, tokens_per_batch // (len(waiting[0]) + 2))
         chosen, waiting = waiting[:number], waiting[number:]
-        tokens = torch.from_numpy(tokenizer.encode(chosen))
-        batches.append(Batch(tokens, [len(s) for s in chosen]))
+        batches.append(batch_of(chosen))
     return batches
 
 

@@ -24,7 +24,7 @@ from rd_lightning.families.esm2 import encode
 from rd_lightning.families.packed import encode_packed
 
 from . import record
-from .backbone import Batch, make_batches, read_sequences, residues
+from .backbone import Batch, batch_of, make_batches, read_sequences, residues
 from .checkpoints import random_model
 from .timing import machine, paired, seconds
 
@@ -42,22 +42,18 @@ def in_order(sequences: list[bytes], tokens_per_batch: int) -> list[Batch]:
             if stop > start and (stop + 1 - start) * longest > tokens_per_batch:
                 break
             stop += 1
-        chosen = sequences[start:stop]
-        tokens = torch.from_numpy(FAMILY.tokenizer().encode(chosen))
-        batches.append(Batch(tokens, [len(s) for s in chosen]))
+        batches.append(batch_of(sequences[start:stop]))
         start = stop
     return batches
 
 
 def shapes(sequences: list[bytes], number: int) -> list[Batch]:
     """Batches of so many shapes, of one to five sequences, no two of one length."""
-    tokenizer = FAMILY.tokenizer()
     batches = []
     for i in range(number):
         chosen = [s[: 20 + 3 * i] for s in sequences if len(s) >= 20 + 3 * i][: 1 + i % 5]
         if chosen:
-            tokens = torch.from_numpy(tokenizer.encode(chosen))
-            batches.append(Batch(tokens, [len(s) for s in chosen]))
+            batches.append(batch_of(chosen))
     return batches
 
 

@@ -13,13 +13,10 @@ from rd_lightning.fitting.state import FitState
 from rd_lightning.runtime.temporary import SHARED_MEMORY
 
 from .commands import HANG, Command, done, srun, start_server
-from .conftest import random_sequences
 from .shared_memory import left, watch
+from .test_fit_cluster import SMALL, folder  # noqa: F401  (a fixture)
 
-FIT = (
-    *("fasta=x.fasta", "target=200K", "tokens_per_batch=128", "heldout=0.2"),
-    *("trainer=slurm", "trainer.accelerator=cpu"),
-)
+FIT = (*SMALL, "trainer=slurm", "trainer.accelerator=cpu")
 
 pytestmark = pytest.mark.skipif(
     not (SHARED_MEMORY.is_dir() and Path("/proc/self/maps").exists()), reason="not on Linux"
@@ -31,23 +28,14 @@ def _server() -> None:
     start_server()
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    sequences = random_sequences(40, 7, longest=100)
-    text = "".join(f">s{i}\n{s}\n" for i, s in enumerate(sequences))
-    (tmp_path / "x.fasta").write_text(text)
-    (tmp_path / "tmp").mkdir()
-    return tmp_path
-
-
-def start(folder: Path, port: int, *words: str) -> list[Command]:
+def start(folder: Path, port: int, *words: str) -> list[Command]:  # noqa: F811
     return srun("fit", [folder] * 2, port, *FIT, *words)
 
 
 @pytest.mark.parametrize(
     "precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)]
 )
-def test_two_processes_have_one_copy_and_equal_moments(folder, free_port, precision):
+def test_two_processes_have_one_copy_and_equal_moments(folder, free_port, precision):  # noqa: F811
     states = {}
     for offload in ("none", "layers"):
         words = (f"family.offload={offload}", f"out={offload}", f"trainer.precision={precision}")
@@ -68,7 +56,7 @@ def test_two_processes_have_one_copy_and_equal_moments(folder, free_port, precis
     assert states["none"].identity == states["layers"].identity
 
 
-def test_one_process_has_no_file(folder, free_port):
+def test_one_process_has_no_file(folder, free_port):  # noqa: F811
     words = (*FIT, "family.offload=layers", "out=one")
     tasks = srun("fit", [folder], free_port, *words)
     (found,) = watch(tasks)
@@ -77,7 +65,7 @@ def test_one_process_has_no_file(folder, free_port):
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_the_next_run_removes_what_killed_ones_left(folder, free_port, kills):
+def test_the_next_run_removes_what_killed_ones_left(folder, free_port, kills):  # noqa: F811
     """SIGKILL of all processes: as soon as there is a block, and at random moments."""
     seed = int(os.environ.get("TORTURE_SEED", "0"))
     print(f"TORTURE_SEED={seed}")
