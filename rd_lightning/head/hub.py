@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import InputError, reason
+from ..errors import InputError
+from ..runtime.hub_errors import hub_errors
 from .pretrained import RUN_HEAD
 
 CARD_FILE = "README.md"
 _HUB = "Hugging Face Hub"
-_LOG_IN = "log in with `hf auth login` or pass token=..."
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
 _REPOSITORY = re.compile(rf"(?!.*(--|\.\.)){_PART}/{_PART}")
 
@@ -58,7 +57,7 @@ def local_folder(
         return inner if not _has(folder, files) and _has(inner, files) else folder
     from huggingface_hub import snapshot_download
 
-    with _one_line(f"{name}: no such folder; on the {_HUB}", revision):
+    with hub_errors(f"{name}: no such folder; on the {_HUB}", revision):
         folder = Path(
             snapshot_download(
                 name,
@@ -129,11 +128,11 @@ class PushToHub:
 
         api = HfApi(token=token)
         where = f"{repo_id}: cannot be uploaded to the {_HUB}"
-        with _one_line(where, branch):
+        with hub_errors(where, branch):
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
             self.save_for_hub(folder, repo_id)
-            with _one_line(where, branch):
+            with hub_errors(where, branch):
                 done = api.upload_folder(
                     repo_id=repo_id,
                     folder_path=folder,
@@ -142,43 +141,3 @@ class PushToHub:
                     create_pr=create_pr,
                 )
         return done.pr_url or done.commit_url
-
-
-@contextmanager
-def _one_line(where: str, revision: str | None) -> Iterator[None]:
-    """What the client raises, as an InputError without the client's own traceback."""
-    try:
-        yield
-    # requests, httpx and hf_xet each raise their own, by version of the client; no common base.
-    except Exception as error:
-        raise InputError(f"{where}: {_reason(error, revision)}") from None
-
-
-def _reason(error: Exception, revision: str | None) -> str:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if isinstance(error, LocalEntryNotFoundError):  # says only that the cache did not help either
-        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, GatedRepoError):
-        return f"access is by request; ask for it on the repository's page, then {_LOG_IN}"
-    if isinstance(error, RevisionNotFoundError):
-        return f"no revision {revision or 'main'!r}; name a branch, tag or commit of it"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"no such repository, or none that you may use; check the name, {_LOG_IN}"
-    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
-        return (
-            "not in the cache, and the network is not to be used; leave out local_files_only=True "
-            "and HF_HUB_OFFLINE=1"
-        )
-    if status in (401, 403):
-        return f"not allowed (HTTP {status}); {_LOG_IN}, one that may do this"
-    line = reason(error) if str(error).strip() else "no reason given"
-    advice = "" if isinstance(error, ValueError) else "; check the network and try again"
-    return f"{type(error).__name__}: {line}{advice}"
