@@ -100,7 +100,7 @@ def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataM
         else:
             data.scan(trainer.strategy.root_device.type)
         if todo == "stream":
-            download_missing(module.family, module.members, module.weights)
+            download_missing(module.members, module.weights)
 
     if todo == "stream" or is_main_process():
         try:

@@ -15,10 +15,10 @@ from ..data.fasta import Ids
 from ..data.scan import IdRule
 from ..data.windows import LongPolicy
 from ..errors import InputError, check_choice
+from ..families.configured import family_from_config
 from ..families.execution import FORMER, Execution, recorded
 from ..families.family import members_of
 from ..families.holding import held_dtype
-from ..families.hugging_face import family_from_config
 from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..head.head import RDHead, reach
 from ..head.report import family_of

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.room import check_room
+from ..families.download import said_of_source
 from ..families.family import chain_text
 from ..families.placement import Offload, Placement, place, remedies
 from ..runtime.precision import dtype_name
@@ -36,11 +37,14 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
     output = f"{job.format}, {' and '.join(job.poolings)}, {dtype_name(job.dtype)}"
     if job.topup:
         output += f"; columns {job.topup.width + 1} to {job.width} are added"
+    weights = job.options.family.get("weights")
+    source = said_of_source(placement.members, weights) if placement else ""
     part = job.records.fact(job.part, job.data.unique)
     return [
         ("levels", f"{job.family.name}: {levels}, {job.width} columns"),
         *data_facts(job.data),
         ("device", device),
+        *([("weights", source)] if source else []),
         *([] if placement is None else [("memory", memory_fact(placement, job.offload))]),
         ("output", job.target),
         *([] if job.part.is_whole else [("part", part)]),

@@ -11,10 +11,10 @@ import torch
 from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
+from ..families.configured import family_from_config
 from ..families.execution import Execution, recorded
 from ..families.family import Family, Member, members_of
 from ..families.holding import held_dtype
-from ..families.hugging_face import family_from_config
 from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..fitting.output import Fitted, read_fit
 from ..head.report import family_of

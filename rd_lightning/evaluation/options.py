@@ -94,7 +94,10 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
     found["assays"] = assays[0] if len(assays) == 1 else assays
     family = {key: value for key, value in options.family.items() if value != "auto"}
     found["family"] = {**family, "weights": seen(options.family.get("weights"))}
-    found["family"].pop("offload", None)
+    for key in ("offload", "source"):  # where the same weights are
+        found["family"].pop(key, None)
+    if found["family"].get("members") is None:  # as before it was a setting
+        found["family"].pop("members", None)
     if not options.training_set.enabled:
         found["training_set"] = {"enabled": False}
     found["nonlinear"].pop("fasta")  # it must hold the sequences of the fit

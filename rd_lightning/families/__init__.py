@@ -1,8 +1,8 @@
 """Model families: which models there are, how they are loaded and run."""
 
 from .builtin import ESM2, MINI, load_esm2, load_mini, sample_fasta
+from .configured import family_from_config
 from .family import Family, Member, get_family, register_family
-from .hugging_face import family_from_config
 
 __all__ = [
     "ESM2",

@@ -20,6 +20,7 @@ from .holding import check_autocast
 from .holding import hold as hold_weights
 from .shared_block import MakeBlock, private_block
 from .streamed import stream
+from .vocabulary import Translation
 
 _SAMPLE = 1 << 16
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -40,9 +41,12 @@ class Backbone(nn.Module):
         member: Member,
         model: nn.Module,
         execution: Execution | None = None,
+        translation: Translation | None = None,
     ) -> None:
         super().__init__()
         self.family, self.member, self.model = family, member, model
+        self.translation = translation
+        """From the family's tokens to the model's; None where they are the same."""
         self.held: torch.dtype | None = None
         """Autocast's dtype, in which the weights of linear layers are held; None: in float32."""
         self._digest: str | None = None
@@ -79,9 +83,8 @@ class Backbone(nn.Module):
         # Where another device is the default, as in Lightning's configure_model, files would be
         # read to it, and transformers would ask for accelerate.
         with torch.device("cpu"):
-            backbone = cls(
-                family, member, (family.stored or family.load)(member, weights), execution
-            )
+            model = (family.stored or family.load)(member, weights)
+            backbone = cls(family, member, model, execution, family.translation(member, weights))
             if hold is not None or streamed:
                 backbone.held, backbone._digest = hold, backbone.digest()
             if streamed:
@@ -114,8 +117,11 @@ class Backbone(nn.Module):
         """
         if self.held is not None:
             check_autocast(self.held, tokens.device.type, self.member.name)
+        translation = self.translation
+        if translation is not None:
+            tokens, padded = translation(tokens), padded or translation.hides_end
         with _attention_kernels(tokens.device):
-            return self.execution.run(
+            found = self.execution.run(
                 self.family,
                 self.model,
                 tokens,
@@ -123,6 +129,7 @@ class Backbone(nn.Module):
                 padded=padded,
                 num_tokens=num_tokens,
             )
+        return found if translation is None else translation.back(found)
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,

@@ -1,10 +1,11 @@
-"""The families that come with the package: ESM-2 through fair-esm, and the bundled mini."""
+"""The families that come with the package: ESM-2, the bundled mini, and those of the table."""
 
 from __future__ import annotations
 
 import argparse
 import warnings
 import zipfile
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from torch import Tensor, nn
 
 from ..errors import InputError, reason
 from ..runtime.files import open_tensors
-from .download import downloaded
+from .download import take
+from .esm2_hub import ORGANISATION, stored_from
 from .family import Family, Member, register_family
 from .holding import hold
+from .table import register_table, rows
 
 
 def load_esm2(member: Member, folder: Path | None) -> nn.Module:
-    """An ESM-2 of fair-esm: from ``folder``/<checkpoint>.pt, else from fair-esm's own place in
-    torch's hub cache, into which it is downloaded where it is not there.
+    """An ESM-2 of fair-esm, with the weights of fair-esm's checkpoint or of the Hugging Face Hub,
+    which are the same: see :func:`rd_lightning.families.download.take`.
 
-    The checkpoints hold an ``argparse.Namespace``; only that is allowed beside tensors, for the
-    time of the call, so that no file runs code. The weights of the contact head, which fair-esm
+    fair-esm's checkpoints hold an ``argparse.Namespace``; only that is allowed beside tensors, for
+    the time of the call, so that no file runs code. The weights of the contact head, which fair-esm
     keeps in a file of their own, are not needed.
 
     Raises:
@@ -36,42 +39,65 @@ def load_esm2(member: Member, folder: Path | None) -> nn.Module:
 
 def stored_esm2(member: Member, folder: Path | None) -> nn.Module:
     """As :func:`load_esm2`, with the weights as they stand in the file (float16 for the two largest
-    members), mapped into memory."""
-    from esm import pretrained
-
-    name = f"{member.checkpoint}.pt"
-    if folder is None:
-        path, again = downloaded(member), "remove it, and it is downloaded again"
-    else:
-        path, again = Path(folder) / name, "download it again"
-        if not path.is_file():
-            raise InputError(
-                f"{path}: no such file; download {name} of fair-esm into that folder, or leave "
-                "family.weights out to have it downloaded"
+    members of fair-esm's), mapped into memory."""
+    found = take(member, folder)
+    try:
+        # Names and shapes are compared, nothing is copied.
+        with torch.device("meta"), warnings.catch_warnings():
+            # fair-esm warns that the contact head, which is not used here, has no weights, and
+            # torch that nothing is copied to a model without memory.
+            warnings.filterwarnings("ignore", "Regression weights not found", UserWarning)
+            warnings.filterwarnings("ignore", ".*which is a no-op", UserWarning)
+            model, weights = (
+                _of_fair_esm(member, found) if found.is_file() else _of_hub(member, found)
             )
-    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        # fair-esm warns that the contact head, which is not used here, has no weights, and torch
-        # that nothing is copied to a model without memory.
-        warnings.filterwarnings("ignore", "Regression weights not found", UserWarning)
-        warnings.filterwarnings("ignore", ".*which is a no-op", UserWarning)
-        try:
-            if not zipfile.is_zipfile(path):
-                raise OSError("it is cut short, or of another format")
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            with torch.device("meta"):  # names and shapes are compared, nothing is copied
-                model = pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0]
-            _assign(model, {_name(key): tensor for key, tensor in data["model"].items()})
-        except Exception as error:
-            # Not torch's own words on pickles, which advise to load them all the same.
-            pickled = type(error).__name__ == "UnpicklingError"
-            said = "it holds more than tensors and settings" if pickled else reason(error)
-            raise InputError(f"{path}: not a fair-esm checkpoint ({said}); {again}") from error
+        _assign(model, weights)
+    except InputError:
+        raise
+    except Exception as error:
+        # Not torch's own words on pickles, which advise to load them all the same.
+        pickled = type(error).__name__ == "UnpicklingError"
+        said = "it holds more than tensors and settings" if pickled else reason(error)
+        kind = "a fair-esm checkpoint" if found.is_file() else "ESM-2 as the Hub has it"
+        raise InputError(f"{found}: not {kind} ({said}); {_again(folder)}") from error
     if (model.embed_dim, model.num_layers) != (member.width, member.num_layers):
         raise InputError(
-            f"{path}: does not hold the weights of {member.name}: {model.num_layers} layers of "
-            f"{model.embed_dim} columns, not {member.num_layers} of {member.width}; {again}"
+            f"{found}: does not hold the weights of {member.name}: {model.num_layers} layers of "
+            f"{model.embed_dim} columns, not {member.num_layers} of {member.width}; "
+            f"{_again(folder)}"
         )
     return model
+
+
+def _again(folder: Path | None) -> str:
+    return "remove it, and it is downloaded again" if folder is None else "download it again"
+
+
+def _of_fair_esm(member: Member, path: Path) -> tuple[Any, dict[str, Tensor]]:
+    from esm import pretrained
+
+    if not zipfile.is_zipfile(path):
+        raise OSError("it is cut short, or of another format")
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    model = pretrained.load_model_and_alphabet_core(member.checkpoint, data)[0]
+    return model, {_name(key): tensor for key, tensor in data["model"].items()}
+
+
+def _of_hub(member: Member, folder: Path) -> tuple[Any, dict[str, Tensor]]:
+    from esm.model.esm2 import ESM2
+
+    weights = stored_from(folder)[0]
+    shape = (
+        weights["embed_tokens.weight"].shape[1],
+        1 + max(int(name.split(".")[1]) for name in weights if name.startswith("layers.")),
+    )
+    if shape != (member.width, member.num_layers):
+        raise InputError(
+            f"{folder}: does not hold the weights of {member.name}: {shape[1]} layers of "
+            f"{shape[0]} columns, not {member.num_layers} of {member.width}; download it again"
+        )
+    return ESM2(member.num_layers, member.width, member.num_heads), weights
 
 
 def load_mini(member: Member, folder: Path | None) -> nn.Module:
@@ -144,25 +170,15 @@ def _encoder(model: nn.Module) -> nn.Module:
     return model
 
 
-def _esm2_member(name: str, width: int, layers: int, heads: int) -> Member:
-    return Member(name, width, f"esm2_t{layers}_{name}_UR50D", layers, heads)
-
-
-ESM2 = register_family(
-    Family(
-        "esm2",
-        (
-            _esm2_member("8M", 320, 6, 20),
-            _esm2_member("35M", 480, 12, 20),
-            _esm2_member("150M", 640, 30, 20),
-            _esm2_member("650M", 1280, 33, 20),
-            _esm2_member("3B", 2560, 36, 40),
-            _esm2_member("15B", 5120, 48, 40),
-        ),
-        load_esm2,
-        stored=stored_esm2,
+def _esm2_members() -> tuple[Member, ...]:
+    """Under fair-esm's names of the checkpoints."""
+    row = next(row for row in rows() if row.name == "esm2")
+    return tuple(
+        replace(m, checkpoint=m.checkpoint.removeprefix(f"{ORGANISATION}/")) for m in row.members
     )
-)
+
+
+ESM2 = register_family(Family("esm2", _esm2_members(), load_esm2, stored=stored_esm2))
 """ESM-2 (Lin et al. 2023)."""
 MINI = register_family(
     Family(
@@ -177,6 +193,7 @@ MINI = register_family(
     )
 )
 """Bundled: ESM-2's architecture and objective at toy widths; see ``mini/README.md``."""
+register_table()
 
 
 def sample_fasta() -> Path:

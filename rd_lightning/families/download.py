@@ -1,18 +1,22 @@
-"""The checkpoints that fair-esm publishes: where they are kept, how they come, what they take."""
+"""Weights: where they are kept, how they come, what they take; of ESM-2 from either source."""
 
 from __future__ import annotations
 
 import http.client
 import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
-from ..errors import InputError, reason
+from ..errors import InputError, check_choice, reason
 from ..runtime.files import atomic_path
 from ..runtime.owner import locked
-from .family import Family, Member
+from . import hub_files
+from .esm2_hub import repository_of
+from .family import Family, Member, Source
 
 FAIR_ESM = "https://dl.fbaipublicfiles.com/fair-esm/models"
 """Where fair-esm publishes its checkpoints."""
@@ -20,6 +24,18 @@ _FAMILY = "esm2"
 """The registered family that is made of them."""
 _BYTES = {True: 2, False: 4}
 """Of a weight, by whether the member is one of the two largest: fair-esm has those in float16."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """Weights that are to come."""
+
+    name: str
+    """Of the member."""
+    num_bytes: int
+    """Of fair-esm's within 3%; of other files of float32 as far as the shape of the model tells."""
+    folder: Path
+    """Where they will be."""
 
 
 def checkpoints_folder() -> Path:
@@ -60,26 +76,138 @@ def _download(url: str, path: Path) -> None:
             raise OSError("what came is cut short, or no checkpoint")
 
 
-def download_missing(family: Family, members: Iterable[Member], weights: object) -> None:
-    """Download the weights that :func:`to_download` names."""
-    members = list(members)
-    missing = to_download(family, members, weights)
+def take(member: Member, folder: Path | None) -> Path:
+    """Where the weights of an ESM-2 are read from: fair-esm's checkpoint (a file), or those of the
+    Hugging Face Hub (a folder); downloaded where they are not on this machine.
+
+    With the member's ``source`` "auto" what is on this machine is taken, fair-esm's first; where
+    nothing is, fair-esm's is downloaded, and from the Hub if that fails.
+
+    Args:
+        folder: that the user named, in which they are, and from which nothing is downloaded.
+
+    Raises:
+        InputError: they are not there, or cannot be downloaded.
+    """
+    if (found := on_this_machine(member, folder)) is not None:
+        return found
+    name = f"{member.checkpoint}.pt"
+    if folder is not None:
+        path = folder / (member.checkpoint if member.source == "hub" else name)
+        raise InputError(
+            f"{path}: no such {'folder' if member.source == 'hub' else 'file'}; download {name} of "
+            f"fair-esm or {repository_of(member)} of the Hub into that folder, or leave "
+            "family.weights out to have it downloaded"
+        )
+    if member.source == "hub":
+        return hub_files.downloaded(*_on_hub(member))
+    try:
+        return downloaded(member)
+    except InputError as of_fair_esm:
+        if member.source == "fair_esm":
+            raise
+        try:
+            return hub_files.downloaded(*_on_hub(member))
+        except InputError as of_hub:
+            raise InputError(f"{of_fair_esm}; nor from the Hub ({of_hub})") from of_hub
+
+
+def on_this_machine(member: Member, folder: Path | None) -> Path | None:
+    """As :func:`take`, without downloading."""
+    places = [folder or checkpoints_folder()]
+    checkpoint = places[0] / f"{member.checkpoint}.pt"
+    if member.source != "hub" and checkpoint.is_file():
+        return checkpoint
+    if member.source == "fair_esm":
+        return None
+    if folder is None:
+        return hub_files.in_cache(*_on_hub(member))
+    inside = (folder / repository_of(member), folder / member.checkpoint)
+    return next((place for place in inside if place.is_dir()), None)
+
+
+def said_of_source(members: Iterable[Member], weights: object) -> str:
+    """For people: where the weights of ESM-2 that are on this machine are read from; empty where
+    there are none."""
+    folder = None if weights is None else Path(str(weights))
+    found: dict[str, list[str]] = {}
     for member in members:
-        if member.name in missing:
-            downloaded(member)
+        if _is_esm2(member) and (path := on_this_machine(member, folder)) is not None:
+            kind = "fair-esm's checkpoints" if path.is_file() else "files of the Hugging Face Hub"
+            found.setdefault(kind, []).append(member.name)
+    return ", ".join(f"{' and '.join(names)} of {kind}" for kind, names in found.items())
 
 
-def to_download(family: Family, members: Iterable[Member], weights: object) -> dict[str, int]:
-    """Members whose weights are not on this machine: name to bytes, within 3%.
+def with_source(family: Family, source: str) -> Family:
+    """The family with the weights of its ESM-2 members from there: "auto", "fair_esm" or "hub".
+
+    Raises:
+        InputError: another word, or none of the members is an ESM-2 of fair-esm.
+
+    Examples:
+        >>> from rd_lightning.families import get_family
+        >>> from rd_lightning.families.download import with_source
+        >>> with_source(get_family("esm2"), "hub").members[0].source
+        'hub'
+    """
+    check_choice("family.source", source, get_args(Source))
+    if source != "auto" and not any(map(_is_esm2, family.members)):
+        raise InputError(f"family.source={source} is for ESM-2; {family.name} has one source")
+    members = tuple(
+        replace(m, source=source) if _is_esm2(m) else m  # pyright: ignore[reportArgumentType]
+        for m in family.members
+    )
+    return family if source == "auto" else replace(family, members=members)
+
+
+def _on_hub(member: Member) -> tuple[str, str | None]:
+    """Name and revision of an ESM-2's repository."""
+    return repository_of(member), member.repository.revision
+
+
+def _is_esm2(member: Member) -> bool:
+    return (member.origin or "").startswith(f"{_FAMILY}/")
+
+
+def download_missing(members: Iterable[Member], weights: object) -> None:
+    """Download the weights that :func:`to_download` names."""
+    missing = {download.name for download in to_download(members, weights)}
+    for member in members:
+        if member.name not in missing:
+            continue
+        if _is_esm2(member):
+            take(member, None)
+        else:
+            of = member.repository
+            hub_files.downloaded(member.checkpoint, of.revision, code=of.trust_remote_code)
+
+
+def to_download(members: Iterable[Member], weights: object) -> list[Download]:
+    """The weights that are not on this machine, each model once.
 
     Args:
         weights: folder that the user named, from which nothing is downloaded.
     """
-    if family.name != _FAMILY or weights is not None:
-        return {}
-    folder = checkpoints_folder()
-    missing = [m for m in members if not (folder / f"{m.checkpoint}.pt").exists()]
-    return {m.name: _num_weights(m) * _BYTES[m.width >= 2560] for m in missing}
+    if weights is not None:
+        return []
+    found = {}
+    for member in members:
+        if member.checkpoint in found:
+            continue
+        if _is_esm2(member):
+            missing = on_this_machine(member, None) is None
+            of_hub = member.source == "hub"
+            folder = hub_files.cache_folder() if of_hub else checkpoints_folder()
+            size = 4 if of_hub else _BYTES[member.width >= 2560]
+        else:
+            missing = hub_files.is_repository(member.checkpoint) and (
+                hub_files.in_cache(member.checkpoint, member.repository.revision) is None
+            )
+            folder, size = hub_files.cache_folder(), 4
+        if missing:
+            num_bytes = _num_weights(member) * size
+            found[member.checkpoint] = Download(member.name, num_bytes, folder)
+    return list(found.values())
 
 
 def _num_weights(member: Member) -> int:

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from .esm2 import encode, esm_tokenizer
+from .vocabulary import Translation, Vocabulary, translation
 
 ENTRY_POINTS = "rd_lightning.families"
+_COMMIT = re.compile("[0-9a-f]{40}")
+Source = Literal["auto", "fair_esm", "hub"]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """What reading a model from a repository on the Hugging Face Hub needs, beside its name.
+
+    Raises:
+        InputError: code is to be trusted, but which code is open: the revision is no commit.
+    """
+
+    revision: str | None = None
+    """Branch, tag or commit; None: the branch ``main``."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run; for a pinned revision alone."""
+    prefix: str = ""
+    """Text in front of every sequence."""
+    as_x: str = ""
+    """Residues that the model's authors write as X."""
+    kind: str | None = None
+    """The class of transformers; None: the one that the model's configuration names."""
+    transformers: tuple[int, int] | None = None
+    """The version, (major, minor), that the model's class came with."""
+
+    def __post_init__(self) -> None:
+        if self.trust_remote_code and not _COMMIT.fullmatch(self.revision or ""):
+            raise InputError(
+                "trust_remote_code=true runs code that comes with the model: pin it with "
+                f"revision=COMMIT, all 40 digits; got revision={self.revision}"
+            )
 
 
 @dataclass(frozen=True)
@@ -28,6 +62,12 @@ class Member:
     """Name under which :attr:`Family.load` finds the weights."""
     num_layers: int
     num_heads: int
+    repository: Repository = field(default_factory=Repository)
+    """Of the ``checkpoint``, if that names one."""
+    origin: str | None = None
+    """``family/member`` of a known family that it was taken from."""
+    source: Source = "auto"
+    """Of an ESM-2: where its weights are taken from."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +90,23 @@ class Family:
     encode: Callable[..., Tensor] = encode
     """``encode(model, tokens, padded=...)`` to (batch, length, width)."""
     tokenizer: Callable[[], Tokenizer] = field(default=esm_tokenizer)
+    vocabulary: Callable[[Member, Path | None], Vocabulary] | None = None
+    """The tokens of a member, where they may be others than the family's. None: they are the
+    family's."""
     stored: Callable[[Member, Path | None], nn.Module] | None = None
     """As :attr:`load`, but with the weights as they stand in the file, mapped into memory rather
     than read: no float32 copy is made of weights that are to be held in another dtype. None: there
     is no such function, and :attr:`load` is called."""
+
+    def translation(self, member: Member, folder: Path | None) -> Translation | None:
+        """From the family's tokens to those of a member; None where they are the same.
+
+        Args:
+            folder: that the user named.
+        """
+        if self.vocabulary is None:
+            return None
+        return translation(self.tokenizer(), self.vocabulary(member, folder))
 
     def up_to(self, target: str | None) -> tuple[Member, ...]:
         """The members up to and including ``target``, the largest by default.

@@ -12,7 +12,7 @@ from ..data.store import ScanSummary
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.figures import new_figure, save_figure
 from ..display.room import check_room
-from ..families.download import checkpoints_folder, to_download
+from ..families.download import said_of_source, to_download
 from ..families.family import chain_text
 from ..runtime.precision import faster_precision
 from .datamodule import FastaDataModule
@@ -46,22 +46,23 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
         ("device", _device(module, trainer)),
         *faster_precision(trainer.strategy.root_device.type, str(trainer.precision)),
         ("state", _state(module, settings)),
-        *_download(module),
+        *_weights(module),
     ]
 
 
-def _download(module: RDModule) -> list[Fact]:
-    sizes = to_download(module.family, module.members, module.weights)
-    if not sizes:
-        return []
+def _weights(module: RDModule) -> list[Fact]:
+    """Where weights are read from, and those that are to come."""
+    facts: list[Fact] = []
+    if source := said_of_source(module.members, module.weights):
+        facts.append(("weights", source))
+    missing = to_download(module.members, module.weights)
     smaller = f"; a smaller level, such as level={module.names[-2]}, takes less"
-    return [
-        (
-            "download",
-            f"{', '.join(sizes)}: about {shown_size(sum(sizes.values()))} to "
-            f"{checkpoints_folder()}{smaller if len(module.names) > 2 else ''}",
-        )
-    ]
+    for folder in dict.fromkeys(download.folder for download in missing):
+        here = [download for download in missing if download.folder == folder]
+        names, size = ", ".join(d.name for d in here), sum(d.num_bytes for d in here)
+        said = f"{names}: about {shown_size(size)} to {folder}"
+        facts.append(("download", f"{said}{smaller if len(module.names) > 2 else ''}"))
+    return facts
 
 
 def check_rooms(module: RDModule, data: FastaDataModule, folder: Path) -> None:
@@ -73,9 +74,10 @@ def check_rooms(module: RDModule, data: FastaDataModule, folder: Path) -> None:
     there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     remedy = "choose another disk (out=DIR), a smaller target or a smaller data.num_groups"
     check_room(folder, needed, remedy, there=there)
-    if sizes := to_download(module.family, module.members, module.weights):
-        remedy = "name a folder with the weights, family.weights=DIR, or choose a smaller level"
-        check_room(checkpoints_folder(), sum(sizes.values()), remedy)
+    missing = to_download(module.members, module.weights)
+    remedy = "name a folder with the weights, family.weights=DIR, or choose a smaller level"
+    for there in dict.fromkeys(download.folder for download in missing):
+        check_room(there, sum(d.num_bytes for d in missing if d.folder == there), remedy)
 
 
 def letter_rows(scan: ScanSummary) -> list[tuple[str, str, str]]:

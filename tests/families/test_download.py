@@ -21,15 +21,15 @@ PUBLISHED = {"8M": 30.1e6, "35M": 134e6, "150M": 595e6, "650M": 2.61e9, "3B": 5.
 
 def test_what_is_missing_and_how_large_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    family = get_family("esm2")
-    sizes = to_download(family, family.members, None)
-    assert sizes == pytest.approx(PUBLISHED, rel=0.03)
+    members = get_family("esm2").members
+    found = to_download(members, None)
+    assert {d.name: d.num_bytes for d in found} == pytest.approx(PUBLISHED, rel=0.03)
+    assert {d.folder for d in found} == {tmp_path / "checkpoints"}
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "esm2_t6_8M_UR50D.pt").touch()
-    assert list(to_download(family, family.members, None)) == list(PUBLISHED)[1:]
-    assert to_download(family, family.members, tmp_path) == {}
-    mini = get_family("mini")
-    assert to_download(mini, mini.members, None) == {}
+    assert [d.name for d in to_download(members, None)] == list(PUBLISHED)[1:]
+    assert to_download(members, tmp_path) == []
+    assert to_download(get_family("mini").members, None) == []
 
 
 def test_processes_that_begin_at_once_download_once(tmp_path, monkeypatch):
@@ -47,13 +47,11 @@ def test_processes_that_begin_at_once_download_once(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     family = get_family("esm2")
     with ThreadPoolExecutor(4) as threads:
-        runs = [
-            threads.submit(download_missing, family, family.members[:2], None) for _ in range(4)
-        ]
+        runs = [threads.submit(download_missing, family.members[:2], None) for _ in range(4)]
         for run in runs:
             run.result()
     assert sorted(asked) == sorted(set(asked)) and len(asked) == 2
-    assert to_download(family, family.members[:2], None) == {}
+    assert to_download(family.members[:2], None) == []
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
@@ -61,7 +59,7 @@ def test_a_fit_downloads_before_its_processes_meet(tmp_path, monkeypatch):
     """Those that wait in a collective for a download end after half an hour."""
     seen = []
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    monkeypatch.setattr(download, "downloaded", lambda member: seen.append(member.name))
+    monkeypatch.setattr(download, "downloaded", lambda member: seen.append(member.name) or tmp_path)
 
     def first_decides(*_):
         seen.append("met")

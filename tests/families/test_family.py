@@ -20,7 +20,9 @@ def test_targets_that_cannot_be():
         get_family("esm2").up_to("7B")
     with pytest.raises(InputError, match="8M is the smallest member of esm2"):
         get_family("esm2").up_to("8M")
-    with pytest.raises(InputError, match="no family 'esm3'; known are esm2, mini"):
+    with pytest.raises(
+        InputError, match="no family 'esm3'; known are ankh, ankh3, dplm, esm1b, esm1v"
+    ):
         get_family("esm3")
 
 

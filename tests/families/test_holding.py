@@ -16,9 +16,9 @@ from rd_lightning.families import Family, Member, get_family, load_esm2
 from rd_lightning.families import backbone as backbone_module
 from rd_lightning.families.backbone import Backbone, load_backbones, weight_digests
 from rd_lightning.families.builtin import stored_esm2
+from rd_lightning.families.configured import family_from_config
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.holding import held_dtype, hold
-from rd_lightning.families.hugging_face import family_from_config
 
 from ..conftest import SEEDS, random_sequences, tiny_family
 

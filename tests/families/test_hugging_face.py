@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,18 +20,20 @@ from rd_lightning.cli.overrides import config_folder
 from rd_lightning.data.fasta import RESIDUES
 from rd_lightning.errors import InputError
 from rd_lightning.evaluate import main as rd_evaluate
-from rd_lightning.families import Member, get_family
+from rd_lightning.families import Member, family_from_config, get_family
 from rd_lightning.families.backbone import Backbone
 from rd_lightning.families.esm2 import encode as encode_fair
 from rd_lightning.families.esm2 import esm_tokenizer
-from rd_lightning.families.hugging_face import encode, family_from_config, load, residue_tokenizer
+from rd_lightning.families.family import Repository
+from rd_lightning.families.hugging_face import encode, load, read_vocabulary
+from rd_lightning.families.vocabulary import residue_vocabulary
 from rd_lightning.fit import main as rd_fit
 
 from ..conftest import clean_environment, random_sequences
 from ..test_evaluate import write_assay
 
 transformers = pytest.importorskip(
-    "transformers", minversion="4.56", reason="transformers (4.56 to below 5) is not installed"
+    "transformers", minversion="4.57", reason="transformers 4.57 or newer is not installed"
 )
 
 ALPHABET = Alphabet.from_architecture("ESM-1b")
@@ -143,12 +144,6 @@ def tokens_of(sequences: list[str]) -> torch.Tensor:
     return torch.from_numpy(esm_tokenizer().encode([s.encode() for s in sequences]))
 
 
-def assert_same_tokens(found, expected) -> None:
-    assert np.array_equal(found.table, expected.table)
-    one, other = ((t.begin, t.end, t.padding) for t in (found, expected))
-    assert one == other
-
-
 def test_the_vocabulary_is_fair_esms():
     from transformers.models.esm.configuration_esm import get_default_vocab_list
 
@@ -157,11 +152,13 @@ def test_the_vocabulary_is_fair_esms():
 
 @pytest.mark.parametrize("tokenizer", [True, False])
 def test_the_tokens_are_fair_esms(tmp_path, sources, tokenizer):
+    """With the files of a tokenizer, and by the configuration alone."""
     paths = [converted(m, tmp_path / k, tokenizer=tokenizer) for k, m in sources.items()]
     config = {"name": "x", "members": [{"name": p.name, "path": str(p)} for p in paths]}
     family = family_from_config(config)
-    assert_same_tokens(family.tokenizer(), esm_tokenizer())
-    assert family.tokenizer() is family.tokenizer()
+    assert family.tokenizer() == esm_tokenizer()
+    for member in family.members:
+        assert family.translation(member, None) is None
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -240,16 +237,22 @@ def test_importing_leaves_transformers_out():
 def test_without_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     members = [{"name": n, "path": n} for n in "SL"]
-    with pytest.raises(InputError, match=r'pip install "rd-lightning\[transformers\]"'):
+    with pytest.raises(InputError, match=r'pip install -U "rd-lightning\[transformers\]"'):
         family_from_config({"name": "x", "members": members})
 
 
-@pytest.mark.parametrize("version", ["4.55.4", "5.0.0"])
-def test_another_version_of_transformers(monkeypatch, members, version):
-    other = SimpleNamespace(__version__=version)
-    monkeypatch.setitem(sys.modules, "transformers", other)
-    with pytest.raises(InputError, match=f"from 4.56 to below 5, not {version}: pip install"):
-        family_from_config({"name": "x", "members": members})
+@pytest.mark.parametrize(
+    ("version", "needs", "words"),
+    [
+        ("4.56.2", None, "Hugging Face encoders need transformers 4.57 or newer, not 4.56.2"),
+        ("5.15.1", (5, 16), "the weights of L need transformers 5.16 or newer, not 5.15.1"),
+    ],
+)
+def test_an_older_version_of_transformers(monkeypatch, version, needs, words):
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(__version__=version))
+    member = Member("L", 16, "org/L", 2, 4, repository=Repository(transformers=needs))
+    with pytest.raises(InputError, match=f"{words}: pip install -U"):
+        load(member, None)
 
 
 def test_a_family_by_name_needs_no_members():
@@ -262,9 +265,9 @@ def test_paths_below_a_folder(tmp_path, members):
     inside = [{"name": m["name"], "path": m["name"]} for m in members]
     family = family_from_config({"name": "x", "members": inside, "weights": str(tmp_path)})
     assert [(m.name, m.width, m.num_layers) for m in family.members] == [("S", 8, 1), ("L", 16, 2)]
-    assert_same_tokens(family.tokenizer(), esm_tokenizer())
+    assert family.translation(family.members[0], None) is None
     assert family.load(family.members[0], None).config.hidden_size == 8
-    with pytest.raises(InputError, match=r"elsewhere/S: not a readable model"):
+    with pytest.raises(InputError, match=r"elsewhere/S: not a readable configuration"):
         family.load(family.members[0], tmp_path / "elsewhere")
 
 
@@ -366,7 +369,7 @@ def test_a_family_named_on_the_command_line_is_evaluated(
 
 def test_the_configuration_alone_says_what_is_missing():
     config = yaml.safe_load((config_folder() / "family" / "hugging_face.yaml").read_text())
-    with pytest.raises(InputError, match=r"family.members lists at least two encoders.*name:8M"):
+    with pytest.raises(InputError, match=r"family.members lists at least two models.*esm2/650M"):
         family_from_config(config)
 
 
@@ -382,7 +385,7 @@ def test_widths_that_do_not_grow(members):
         ({"path": "none/such"}, "none/such: not a readable configuration of Hugging Face"),
         ({"width": 12}, "L: its embeddings have 16 columns, not 12"),
         ({"name": "S"}, "names of family.members must differ; got S, S"),
-        ({"layers": 3}, "a member of family.members has name, path"),
+        ({"layers": 3}, "a member of family.members is a word such as esm2/650M, or has name"),
     ],
 )
 def test_members_that_cannot_be(members, change, message):
@@ -419,12 +422,17 @@ def test_code_of_a_checkpoint_does_not_run(tmp_path, members):
 
 
 def test_members_of_other_tokens(tmp_path, members):
+    """Each member gets its own tokens of the same residues."""
     swapped = list(ALPHABET.all_toks)
     swapped[4:6] = swapped[5], swapped[4]
     save_esm_tokenizer(tmp_path / "L", swapped)
     family = family_from_config({"name": "x", "members": members})
-    with pytest.raises(InputError, match=r"L: it gives other tokens than .*S"):
-        family.tokenizer()
+    sequences = random_sequences(5, 1)
+    exchanged = [s.translate(str.maketrans("LA", "AL")) for s in sequences]
+    large = family.members[1]
+    found = Backbone.load(family, large)(tokens_of(sequences))
+    own = Backbone(family, large, family.load(large, None))
+    assert torch.equal(found, own(tokens_of(exchanged)))
 
 
 @pytest.mark.parametrize("change", [{"pad_token_id": 2}, {"vocab_size": 20}])
@@ -433,7 +441,7 @@ def test_a_tokenizer_that_does_not_fit_the_model(tmp_path, members, change):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     family = family_from_config({"name": "x", "members": members})
     with pytest.raises(InputError, match="S: its tokenizer does not fit its model"):
-        family.tokenizer()
+        read_vocabulary(family.members[0], None)
 
 
 def bert_tokenizer(folder: Path, letters: str) -> "transformers.BertTokenizer":
@@ -441,7 +449,7 @@ def bert_tokenizer(folder: Path, letters: str) -> "transformers.BertTokenizer":
     folder.mkdir(exist_ok=True)
     words = folder / "vocab.txt"
     words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]))
-    return transformers.BertTokenizer(words, do_lower_case=False)
+    return transformers.BertTokenizer(str(words), do_lower_case=False)
 
 
 def test_encoders_of_another_architecture(tmp_path):
@@ -465,11 +473,11 @@ def test_encoders_of_another_architecture(tmp_path):
     config = [{"name": name, "path": str(tmp_path / name)} for name in "SL"]
     family = family_from_config({"name": "bert", "members": config})
     inputs = tokenizer([" ".join(s) for s in sequences], padding=True, return_tensors="pt")
-    found = torch.from_numpy(family.tokenizer().encode([s.encode() for s in sequences]))
-    assert torch.equal(found, inputs["input_ids"])
+    found = tokens_of(sequences)
     inside = inputs["attention_mask"].bool()
     for member, model in zip(family.members, models, strict=True):
         backbone = Backbone.load(family, member)
+        assert torch.equal(backbone.translation(found), inputs["input_ids"])
         with torch.no_grad():
             expected = model(**inputs).last_hidden_state
         assert (backbone(found) - expected)[inside].abs().max() < 1e-5
@@ -489,20 +497,18 @@ def test_learned_positions_of_an_esm_begin_after_padding(tmp_path):
 
 def test_tokenizers_that_are_not_of_residues(tmp_path):
     message = "x: not one token for each of the twenty amino acids"
-    with pytest.raises(InputError, match=message):  # one special token, at the end
-        residue_tokenizer(transformers.ByT5Tokenizer(), "x")
     with pytest.raises(InputError, match=message):  # W is unknown
-        residue_tokenizer(bert_tokenizer(tmp_path / "w", RESIDUES.replace("W", "")), "x")
+        residue_vocabulary(bert_tokenizer(tmp_path / "w", RESIDUES.replace("W", "")), "x")
     save_esm_tokenizer(tmp_path / "joined", [*ALPHABET.all_toks, "LA"])
     joined = transformers.EsmTokenizer.from_pretrained(tmp_path / "joined")
     with pytest.raises(InputError, match=message):  # LA is one token
-        residue_tokenizer(joined, "x")
+        residue_vocabulary(joined, "x")
 
 
 def test_an_encoder_decoder_is_refused(tmp_path, members):
-    transformers.T5Config(d_model=8, num_layers=1, num_heads=2).save_pretrained(tmp_path / "t5")
-    config = [members[0], {"name": "T5", "path": str(tmp_path / "t5")}]
-    with pytest.raises(InputError, match="t5: a t5 is not an encoder"):
+    transformers.BartConfig(d_model=8, encoder_layers=1).save_pretrained(tmp_path / "bart")
+    config = [members[0], {"name": "B", "path": str(tmp_path / "bart")}]
+    with pytest.raises(InputError, match="bart: a bart is not an encoder or a decoder alone"):
         family_from_config({"name": "x", "members": config})
 
 
