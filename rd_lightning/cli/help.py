@@ -116,7 +116,7 @@ def _group(
     title = group.capitalize()
     if len(choices) > 1:
         default = f" (here {choice})" if choice in choices else ""
-        yield f"{title}: {group}={'|'.join(choices)}{default}"
+        yield from _wrapped_choices(f"{title}: {group}=", [*choices], default, width)
         yield ""
         for name, config in choices.items():
             yield from _entry(name, config.about, width)
@@ -136,6 +136,20 @@ def _group(
     for key, (value, meaning) in shown.items():
         if value and not key.rsplit(".", 1)[-1].startswith("_"):
             yield from _entry(f"{key}={value}", meaning, width)
+
+
+def _wrapped_choices(
+    begin: str, choices: Sequence[str], end: str, width: int
+) -> Iterator[str]:
+    """The choices with bars between them, a line broken behind a bar."""
+    line = begin
+    for choice in choices:
+        word = choice + ("|" if choice != choices[-1] else end)
+        if len(line) + len(word) > width:
+            yield line.rstrip()
+            line = "    "
+        line += word
+    yield line
 
 
 def _entry(name: str, meaning: str, width: int) -> list[str]:

@@ -92,7 +92,7 @@ def _offer_families(choices: list[str]) -> None:
     for name in registered_families():
         if name not in choices:
             chosen = dict.fromkeys(("offload", "attention", "compile"), "auto")
-            node = {"name": name, "weights": None, **chosen}
+            node = {"name": name, "weights": None, "members": None, **chosen}
             ConfigStore.instance().store(group="family", name=name, node=node)
             choices.append(name)
 

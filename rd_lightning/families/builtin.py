@@ -58,8 +58,8 @@ def stored_esm2(member: Member, folder: Path | None) -> nn.Module:
         # Not torch's own words on pickles, which advise to load them all the same.
         pickled = type(error).__name__ == "UnpicklingError"
         said = "it holds more than tensors and settings" if pickled else reason(error)
-        kind = "a fair-esm checkpoint" if found.is_file() else "ESM-2 as the Hub has it"
-        raise InputError(f"{found}: not {kind} ({said}); {_again(folder)}") from error
+        kind = "not a fair-esm checkpoint" if found.is_file() else "not the Hub's files of ESM-2"
+        raise InputError(f"{found}: {kind} ({said}); {_again(folder)}") from error
     if (model.embed_dim, model.num_layers) != (member.width, member.num_layers):
         raise InputError(
             f"{found}: does not hold the weights of {member.name}: {model.num_layers} layers of "

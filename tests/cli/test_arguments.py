@@ -68,4 +68,4 @@ def test_choices_of_a_folder_of_ones_own(tmp_path):
     (tmp_path / "family" / "mine.yaml").write_text("name: mine\nweights: null\nextra: 1\n")
     flags = ["--config-dir", str(tmp_path)]
     assert misspelt_override("fit", [*flags, "family=mine", "family.extra=2"]) is None
-    assert "no family 'mine'; there are esm2" in misspelt_override("fit", ["family=mine"])
+    assert "no family 'mine'; there are ankh" in misspelt_override("fit", ["family=mine"])
