@@ -11,6 +11,9 @@ import io  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; no test asks a network
+
 from collections.abc import Callable, Iterator, Sequence  # noqa: E402
 from contextlib import contextmanager, redirect_stderr, redirect_stdout  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -46,6 +46,7 @@ WHOLE_PROJECT = {
     "test_docs",
     "test_doctests",
     "test_examples",
+    "test_families",
     "test_floors",
     "test_notebooks",
     "test_pack_wheels",

@@ -138,9 +138,7 @@ def _group(
             yield from _entry(f"{key}={value}", meaning, width)
 
 
-def _wrapped_choices(
-    begin: str, choices: Sequence[str], end: str, width: int
-) -> Iterator[str]:
+def _wrapped_choices(begin: str, choices: Sequence[str], end: str, width: int) -> Iterator[str]:
     """The choices with bars between them, a line broken behind a bar."""
     line = begin
     for choice in choices:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, whole_number
 from .download import with_source
-from .family import Family, Member, Repository, get_family
+from .family import Family, Member, Repository, get_family, known_families
 from .hugging_face import (
     encode,
     load,
@@ -167,6 +167,8 @@ def _put_together(
     first = sources[0]
     if first is not None and all(source is first for source in sources):
         return replace(first, members=members)
+    if name in known_families():  # it would be taken for that family alone
+        name = "+".join(dict.fromkeys(source.name if source else "paths" for source in sources))
     if not any(sources):
         return Family(
             name,
@@ -175,9 +177,6 @@ def _put_together(
             encode=encode,
             vocabulary=lambda m, other: read_vocabulary(m, folder if other is None else other),
         )
-    known = {source.name for source in sources if source is not None}
-    if name in known:  # it would be taken for that family alone
-        name = "+".join(dict.fromkeys(source.name if source else "paths" for source in sources))
     mixed = _Mixed({member.name: source for member, source in chosen}, folder)
     return Family(
         name,

@@ -161,9 +161,13 @@ def get_family(name: str) -> Family:
         for point in entry_points(group=ENTRY_POINTS, name=name):
             register_family(point.load())
     if name not in _REGISTRY:
-        known = sorted({*_REGISTRY, *(p.name for p in entry_points(group=ENTRY_POINTS))})
-        raise InputError(f"no family {name!r}; known are {', '.join(known)}")
+        raise InputError(f"no family {name!r}; known are {', '.join(known_families())}")
     return _REGISTRY[name]
+
+
+def known_families() -> list[str]:
+    """Names of the families that :func:`get_family` gives."""
+    return sorted({*_REGISTRY, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
 def chain_text(names: Sequence[str], widths: Sequence[int]) -> str:

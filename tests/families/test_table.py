@@ -12,6 +12,7 @@ from rd_lightning.embedding.in_memory import ListedSequences
 from rd_lightning.errors import InputError
 from rd_lightning.families import get_family
 from rd_lightning.families.backbone import load_backbones, residue_embeddings
+from rd_lightning.families.hugging_face import encode
 from rd_lightning.families.table import Row, rows, support_table
 
 from ..conftest import random_sequences
@@ -111,6 +112,25 @@ def test_a_mask_is_the_models_own(row, small, backbones):
     with torch.no_grad():
         expected = own_model(folder / member.checkpoint, row)(input_ids=own).last_hidden_state
         assert_near(backbone(tokens, padded=False)[0, 1:-1], expected[0, -9:-1])
+
+
+def test_inner_layers_are_the_hidden_states(row, small, backbones):
+    """Of one forward pass, in the order asked for; the last is the model's own output."""
+    family, folder = small
+    for member, backbone in zip(family.members, backbones.values(), strict=False):
+        tokens = own_tokens(folder / member.checkpoint, row, SEQUENCES[0])
+        with torch.no_grad():
+            found = encode(backbone.model, tokens, padded=False, layers=[1, 2, 0])
+            last = encode(backbone.model, tokens, padded=False)
+            expected = own_model(folder / member.checkpoint, row)(
+                input_ids=tokens, output_hidden_states=True
+            ).hidden_states
+        assert len(expected) == NUM_LAYERS + 1
+        for n, states in zip((1, 2, 0), found, strict=True):
+            assert_near(states, expected[n])
+        assert torch.equal(found[1], last)
+        (again,) = encode(backbone.model, tokens, padded=False, layers=[1])
+        assert torch.equal(again, found[0])
 
 
 def test_the_files_are_of_the_members(row, small):
