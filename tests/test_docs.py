@@ -25,7 +25,7 @@ PAGES = [
 ]
 COMMANDS = {"rd-fit": "fit", "rd-merge": "merge", "rd-embed": "embed", "rd-evaluate": "evaluate"}
 ELSEWHERE = re.compile(
-    r"esm2|hugging_face|gpu|ddp|slurm|\b(DIR|RUN|ASSAY|DB)\b|\.\.\.|\$|^part|^-m$"
+    r"esm2|esmc|hugging_face|gpu|ddp|slurm|\b(DIR|RUN|ASSAY|DB)\b|\.\.\.|\$|^part|^-m$"
 )
 """In a command that needs weights, a device or a file that a reader names."""
 
