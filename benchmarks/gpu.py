@@ -35,7 +35,7 @@ from rd_lightning.distillation.moments import Precision
 from rd_lightning.distillation.tiling import Tiling, num_processors, rounds, tiling
 from rd_lightning.families import ESM2, Family, Member
 from rd_lightning.families.backbone import Backbone, module_key, residue_embeddings
-from rd_lightning.head.head import Block
+from rd_lightning.head.block import Block
 from rd_lightning.head.report import FitReport
 from rd_lightning.runtime.files import write_json
 from rd_lightning.runtime.precision import dtype_name

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .distillation.moments import JointMoments
+    from .distillation.scale import scale_levels
     from .distillation.solve import fit_chain
     from .embedding.model import RDModel
     from .fitting.datamodule import FastaDataModule
@@ -20,6 +21,7 @@ __all__ = [
     "RDModel",
     "RDModule",
     "fit_chain",
+    "scale_levels",
 ]
 
 # Loaded when first asked for: torch and Lightning take seconds, a typo in a command should not.
@@ -31,6 +33,7 @@ _HOME = {
     "RDModel": "embedding.model",
     "RDModule": "fitting.module",
     "fit_chain": "distillation.solve",
+    "scale_levels": "distillation.scale",
 }
 
 

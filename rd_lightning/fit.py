@@ -234,6 +234,7 @@ def _make_module(config: DictConfig) -> RDModule:
         weights=config.family.weights,
         solver=config.solver,
         level_widths=config.keep,
+        scale=config.scale,
         accumulate=config.accumulate,
         on_nonfinite=config.on_nonfinite,
         offload=config.family.get("offload", "auto"),

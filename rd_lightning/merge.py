@@ -52,7 +52,8 @@ def _merge_into(folder: Path, config: DictConfig) -> None:
         if present < of:
             console.print(f"note: {present} part(s) of {of} merged; the others are not in")
     refuse_used(folder, total)
-    options = {"solver": config.solver, "level_widths": config.keep, **config.regression}
+    chosen = {"solver": config.solver, "level_widths": config.keep, "scale": config.scale}
+    options = {**chosen, **config.regression}
     head = solve_state(total, options)
     write_state(total, head, folder, plain(config))
     print_report(console, head.report)

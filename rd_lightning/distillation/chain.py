@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..head.head import Block
+from ..head.block import Block
 from .linalg import eigh_descending
 from .moments import JointMoments
 from .regression import SecondMoments, residual_moments

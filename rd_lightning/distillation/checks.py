@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Real
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from ..errors import InputError, check_choice, whole_number
 from .linalg import Solver
 from .regression import ComponentRule, Regression, check_rule
+
+Scale = Literal["none", "rms", "whiten"]
+"""Of the columns of each level."""
 
 
 class SolveOptions(NamedTuple):
@@ -29,6 +32,7 @@ def check_options(
     ridge: float | None,
     solver: str,
     level_widths: Sequence[int] | None = None,
+    scale: str = "none",
 ) -> SolveOptions:
     """Raise InputError unless :func:`fit_chain` could solve members of these widths so.
 
@@ -42,6 +46,7 @@ def check_options(
     widths = check_widths(dims, names, level_widths)
     check_choice("regression", regression, get_args(Regression))
     check_choice("solver", solver, get_args(Solver))
+    check_choice("scale", scale, get_args(Scale))
     if (regression == "ridge") != (ridge is not None):
         raise InputError("ridge, the penalty, goes with regression='ridge', which needs it")
     if ridge is not None and not (isinstance(ridge, Real) and 0 <= ridge < math.inf):

@@ -13,7 +13,7 @@ from ..errors import InputError, reason
 from ..head.head import RDHead
 from ..head.report import FitReport, StageReport
 from .chain import NOTHING_LEFT, Chain
-from .checks import check_options, check_rows
+from .checks import Scale, check_options, check_rows
 from .linalg import Solver, eigh_descending, guaranteed_share, randomized_eigh
 from .moments import JointMoments, from_flat
 from .regression import (
@@ -23,6 +23,7 @@ from .regression import (
     regress,
     residual_moments,
 )
+from .scale import scaled_blocks
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def fit_chain(
     ridge: float | None = None,
     solver: Solver = "auto",
     level_widths: Sequence[int] | None = None,
+    scale: Scale = "none",
     heldout: JointMoments | None = None,
     dtype: torch.dtype = torch.float32,
     context: Mapping[str, Any] | None = None,
@@ -70,6 +72,9 @@ def fit_chain(
             level k - 1, w_{k-1}, and adds w_k - w_{k-1} leading directions of the residual, of
             which there are d_k. A first level of fewer columns than d_1 holds the leading principal
             components of h_1 about its mean; its regressions are on these.
+        scale: of the columns of each level, changed after the chain is solved: "none" (as the paper
+            has it), "rms" or "whiten", see :func:`rd_lightning.scale_levels`. The figures of the
+            report are those of before.
         heldout: moments of other sequences, for R2 and the "heldout" rule.
         dtype: of the head's buffers, rounded once from the float64 solution.
         context: facts about the run for the report.
@@ -106,6 +111,7 @@ def fit_chain(
         ridge=ridge,
         solver=solver,
         level_widths=level_widths,
+        scale=scale,
     )
     widths = level_widths or moments.dims
     if heldout is not None and heldout.dims != moments.dims:
@@ -114,7 +120,7 @@ def fit_chain(
     check_rows(num_rows, num_heldout, moments.dims, names, num_components, level_widths)
 
     def solve(fit: JointMoments, other: JointMoments | None) -> tuple[Chain, list[StageReport]]:
-        return _solved(
+        chain, stages = _solved(
             fit,
             other,
             names,
@@ -124,6 +130,9 @@ def fit_chain(
             num_components=num_components,
             ridge=ridge,
         )
+        if scale != "none":
+            chain.blocks = scaled_blocks(chain.blocks, fit.dims, fit, scale)
+        return chain, stages
 
     where = moments.device if device is None else torch.device(device)
     on_host = _on(moments, "cpu"), None if heldout is None else _on(heldout, "cpu")
@@ -146,6 +155,7 @@ def fit_chain(
         context=dict(context or {}),
         keep=None if level_widths is None else widths,
         first_kept_variance=chain.first_kept_variance,
+        scale=scale,
     )
     blocks = [block.to(dtype) for block in chain.blocks]
     return RDHead(names, widths, blocks, report, member_dims=moments.dims)

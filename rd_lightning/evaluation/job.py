@@ -169,6 +169,7 @@ class EvaluateJob(Models):
                 num_resamples=settings.num_resamples,
                 seed=self.options.seed,
                 **self.fitted.head.report.options,
+                scale=self.fitted.head.report.scale,
             )
         )
 

@@ -1,10 +1,11 @@
-"""Where a head comes from, for its report."""
+"""Where a head comes from, for its report; where a residue does, for a message."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..data.windows import Window
 from ..runtime.provenance import versions
 from .datamodule import FastaDataModule
 
@@ -38,3 +39,10 @@ def fit_context(
         "versions": versions(),
         **({} if data is None else data.record()),
     }
+
+
+def named(windows: Sequence[Window], data: FastaDataModule | None) -> str:
+    """The records that windows are of, for a message."""
+    if data is None or data.store is None:
+        return f"sequence(s) {sorted({i for i, _, _ in windows})}"
+    return data.store.names(i for i, _, _ in windows)

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from ..data.batch import Batch
-from ..data.windows import Window
-from ..distillation.checks import check_options
+from ..distillation.checks import Scale, check_options
 from ..distillation.linalg import Solver
 from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
@@ -29,7 +28,7 @@ from ..runtime.ddp import check_strategy
 from ..runtime.memory import free_memory
 from .accumulate import Accumulator
 from .checkpoint import Saved, ended_early, told_by_first
-from .context import fit_context
+from .context import fit_context, named
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .shift import first_batches, shared_shift
@@ -52,7 +51,7 @@ class RDModule(L.LightningModule):
         family: "esm2", "mini", a registered name, or a :class:`rd_lightning.families.Family`.
         target: the largest member to use; the family's largest by default.
         weights: folder with the weights; by default bundled (mini) or downloaded (esm2).
-        regression, num_components, ridge, solver, level_widths: see
+        regression, num_components, ridge, solver, level_widths, scale: see
             :func:`rd_lightning.fit_chain`.
         accumulate: arithmetic of the moments, see :class:`rd_lightning.JointMoments`.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
@@ -94,6 +93,7 @@ class RDModule(L.LightningModule):
         ridge: float | None = None,
         solver: Solver = "auto",
         level_widths: Sequence[int] | None = None,
+        scale: Scale = "none",
         accumulate: Precision = "auto",
         on_nonfinite: Literal["raise", "skip"] = "raise",
         offload: Offload = "auto",
@@ -117,6 +117,7 @@ class RDModule(L.LightningModule):
             "ridge": ridge,
             "solver": solver,
             "level_widths": level_widths,
+            "scale": scale,
         }
         self.dims = tuple(member.width for member in self.members)
         self.names = tuple(member.name for member in self.members)
@@ -234,7 +235,7 @@ class RDModule(L.LightningModule):
             self._accumulator = Accumulator(
                 self.backbones,
                 max_residues=self._settings.max_residues,
-                name=self._named,
+                name=lambda windows: named(windows, self.data),
                 on_nonfinite=self.on_nonfinite,
             )
         return self._accumulator
@@ -247,12 +248,6 @@ class RDModule(L.LightningModule):
             self.state.set_shift_(shift)
         elif self.data is not None and skips:
             raise InputError("no residue has finite embeddings; fix the weights or the precision")
-
-    def _named(self, windows: list[Window]) -> str:
-        store = None if self.data is None else self.data.store
-        if store is None:
-            return f"sequence(s) {sorted({i for i, _, _ in windows})}"
-        return store.names(i for i, _, _ in windows)
 
     def _log_speed(self, batch: Batch) -> None:
         self._residues_done += batch.num_residues

@@ -69,7 +69,7 @@ def check_same_options(folder: Path, options: Mapping[str, Any]) -> None:
     if not (folder / HEAD).exists():
         return
     report = RDHead.from_pretrained(folder / HEAD).report
-    there = {**report.options, "level_widths": report.keep}
+    there = {**report.options, "level_widths": report.keep, "scale": report.scale}
     # What the report does not tell, or tells as it was worked out, is not compared.
     asked = {k: options[k] for k in there if options[k] is not None or k == "level_widths"}
     if found := differences(asked, {k: there[k] for k in asked}, names=("now", "there")):

@@ -14,6 +14,7 @@ from ..display.figures import new_figure, save_figure
 from ..display.room import check_room
 from ..families.download import said_of_source, to_download
 from ..families.family import chain_text
+from ..head.report import scale_text
 from ..runtime.precision import faster_precision
 from .datamodule import FastaDataModule
 from .estimate import expected_seconds
@@ -29,10 +30,12 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
     members = chain_text(module.names, module.dims)
     widths = module.solve_options["level_widths"]
+    scale = scale_text(module.solve_options["scale"])
     levels = f"{' -> '.join(map(str, widths))} columns" if widths is not None else None
     return [
         ("family", f"{module.family.name}: {members}"),
         *([("levels", levels)] if levels else []),
+        *([("scale", scale)] if scale else []),
         ("input", data.fasta),
         (
             "sequences",

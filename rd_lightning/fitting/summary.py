@@ -9,7 +9,7 @@ import numpy as np
 
 from ..display.console import Console, print_table
 from ..display.figures import new_figure, save_figure
-from ..head.report import FitReport, shown_figure
+from ..head.report import FitReport, scale_text, shown_figure
 
 _HEADINGS = (
     "stage",
@@ -137,3 +137,5 @@ def print_report(console: Console, report: FitReport) -> None:
             f"the first level holds {report.first_kept_variance:.1%} of its model's variance "
             f"in {report.keep[0]} components"
         )
+    if said := scale_text(report.scale):
+        console.print(f"scale: {said}; the figures above are of before")

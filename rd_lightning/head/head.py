@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,28 +16,12 @@ from torch import Tensor, nn
 from ..errors import InputError, whole_number
 from ..families.family import chain_text
 from ..runtime.files import write_text
+from .block import Block
 from .hub import CARD_FILE, PushToHub, local_folder
 from .model_card import model_card
 from .official import read_official
 from .pretrained import CONFIG_FILE, TENSORS_FILE, read_pretrained, write_pretrained
 from .report import FitReport
-
-
-class Block(NamedTuple):
-    """The columns that member k adds: ``h_k @ projection.T + z_{k-1} @ mapping.T + bias``.
-
-    projection = V_k', mapping = -(B_k V_k)', bias centres the residual: the regression is folded
-    in, so the d_k-wide prediction z_{k-1} B_k is never formed. Laid out as ``nn.Linear.weight``.
-    The first member's, where its level has fewer columns than it: z_0 has none.
-    """
-
-    projection: Float[Tensor, "q d"]
-    mapping: Float[Tensor, "q z"]
-    bias: Float[Tensor, " q"]
-
-    def to(self, dtype: torch.dtype) -> Block:
-        """The same numbers, rounded to ``dtype``."""
-        return Block(*(tensor.to(dtype) for tensor in self))
 
 
 class RDHead(PushToHub, nn.Module):
@@ -49,11 +33,14 @@ class RDHead(PushToHub, nn.Module):
     cast to it, and the output has it.
 
     Of a fit with ``keep=`` the levels are of other widths than their members, and a first level
-    that is narrower holds h_1's leading principal components in place of h_1; all else is the same.
+    that is narrower holds h_1's leading principal components in place of h_1. Of a fit with
+    ``scale=`` the columns of a level are on one scale, and the first d_1 are an affine map of h_1
+    (:mod:`rd_lightning.distillation.scale`). All else is the same.
 
     Args:
         dims: widths of the levels.
-        blocks: of the second member and later ones; of the first too, if its level is narrower.
+        blocks: of the second member and later ones; of the first too, where z_1 is not h_1 itself,
+            as of a narrower level.
         member_dims: widths of the members, where they are not those of the levels.
 
     Attributes:
@@ -86,31 +73,21 @@ class RDHead(PushToHub, nn.Module):
         self.dims = tuple(int(d) for d in dims)
         self.member_dims = self.dims if member_dims is None else tuple(int(d) for d in member_dims)
         self.report = report
+        self._first = self.num_levels - len(blocks)
+        """Number of the first block: 0 where z_1 is not h_1 itself, else 1."""
+        narrower = self.member_dims[:1] != self.dims[:1]
         if not (
             len(self.names) == len(self.dims) == len(self.member_dims)
-            and len(blocks) == self.num_levels - self._first
+            and self._first in ((0,) if narrower else (0, 1))
         ):
             raise InputError(
                 f"{len(names)} names, {len(dims)} widths of levels, {len(self.member_dims)} of "
                 f"members and {len(blocks)} blocks do not fit"
             )
         for k, block in enumerate(blocks, start=self._first):
-            for name, shape in self._shapes(k).items():
-                tensor = getattr(block, name)
-                if tuple(tensor.shape) != shape:
-                    raise InputError(f"{name}_{k} is of shape {tuple(tensor.shape)}, not {shape}")
+            block.check(k, self.dims, self.member_dims)
+            for name, tensor in block._asdict().items():
                 self.register_buffer(f"{name}_{k}", tensor.detach().contiguous())
-
-    @property
-    def _first(self) -> int:
-        """Number of the first block: 0 where the first level is narrower than its member."""
-        return int(self.member_dims[:1] == self.dims[:1])
-
-    def _shapes(self, k: int) -> dict[str, tuple[int, ...]]:
-        before = self.dims[k - 1] if k else 0
-        added = self.dims[k] - before
-        shapes = {"projection": (added, self.member_dims[k]), "mapping": (added, before)}
-        return {**shapes, "bias": (added,)}
 
     @property
     def width(self) -> int:
@@ -121,6 +98,17 @@ class RDHead(PushToHub, nn.Module):
     def num_levels(self) -> int:
         """Number of members, K."""
         return len(self.dims)
+
+    @property
+    def first_is_raw(self) -> bool:
+        """Whether z_1 is h_1 itself."""
+        return self._first == 1
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Of the second level and later ones; of the first too, where z_1 is not h_1 itself."""
+        numbers = range(self._first, self.num_levels)
+        return [Block(*(self._tensor(name, k) for name in Block._fields)) for k in numbers]
 
     def forward(
         self,
@@ -159,8 +147,8 @@ class RDHead(PushToHub, nn.Module):
         return self._extend(z, embeddings, first)
 
     def _first_level(self, h: Tensor) -> Tensor:
-        """z_1: h_1 itself, or its components."""
-        if self._first:
+        """z_1: h_1 itself, or an affine map of it."""
+        if self.first_is_raw:
             return h
         with torch.autocast(h.device.type, enabled=False):
             return F.linear(
@@ -202,9 +190,7 @@ class RDHead(PushToHub, nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the matrices and the output; float32 for a head without any."""
-        if self.num_levels == self._first:
-            return torch.float32
-        return self._tensor("bias", self._first).dtype
+        return self.blocks[0].bias.dtype if self.blocks else torch.float32
 
     def _in_order(self, embeddings: Sequence[Tensor] | Mapping[str, Tensor]) -> list[Tensor]:
         if isinstance(embeddings, Mapping):
@@ -242,8 +228,7 @@ class RDHead(PushToHub, nn.Module):
     def truncate(self, name_or_width: str | int) -> RDHead:
         """The head up to a level; its output is a prefix of this one's, bit for bit."""
         k = self.level(name_or_width)
-        numbers = range(self._first, k)
-        blocks = [Block(*(self._tensor(name, j) for name in Block._fields)) for j in numbers]
+        blocks = self.blocks[: k - self._first]
         report, members = self.report.truncated(k), self.member_dims[:k]
         return RDHead(self.names[:k], self.dims[:k], blocks, report, member_dims=members)
 
@@ -251,7 +236,8 @@ class RDHead(PushToHub, nn.Module):
         levels = chain_text(self.names, self.dims)
         if self.member_dims != self.dims:
             levels += f" of members of {', '.join(map(str, self.member_dims))}"
-        return f"{levels}, regression={self.report.regression}, dtype={self.dtype}"
+        scale = "" if self.report.scale == "none" else f", scale={self.report.scale}"
+        return f"{levels}, regression={self.report.regression}{scale}, dtype={self.dtype}"
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write ``head.safetensors`` and ``config.json`` (names, widths, the report)."""
@@ -283,13 +269,14 @@ class RDHead(PushToHub, nn.Module):
         """
         path = local_folder(folder, (TENSORS_FILE, CONFIG_FILE), **hub)
         names, dims, members, tensors, report = read_pretrained(path)
+        first = int("projection_0" not in tensors and members[:1] == dims[:1])
         try:
             blocks = [
                 Block(*(tensors[f"{name}_{k}"] for name in Block._fields))
-                for k in range(int(members[:1] == dims[:1]), len(dims))
+                for k in range(first, len(dims))
             ]
             head = cls(names, dims, blocks, report, member_dims=members)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, InputError) as error:
             raise InputError(f"{folder}: the files do not fit each other ({error})") from error
         if extra := tensors.keys() - head.state_dict().keys():
             raise InputError(f"{folder}: the files do not fit each other (unused {min(extra)})")

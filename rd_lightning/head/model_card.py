@@ -38,7 +38,7 @@ def model_card(
     sections = [
         _front_matter(family),
         f"# Reverse distillation of {f'{family}: ' if family else ''}{names[0]} to {names[-1]}",
-        _introduction(names, dims, members, family),
+        _introduction(names, dims, members, family, report.scale),
         f"## Use\n\n{_use(names, dims, members, family, repo_id)}",
         f"## Levels\n\n{_levels(names, dims, report)}",
         f"## Fit\n\n{_fit(names, family, report)}",
@@ -63,12 +63,20 @@ def _front_matter(family: str | None) -> str:
 
 
 def _introduction(
-    names: Sequence[str], dims: Sequence[int], members: Sequence[int], family: str | None
+    names: Sequence[str],
+    dims: Sequence[int],
+    members: Sequence[int],
+    family: str | None,
+    scale: str,
 ) -> str:
     whose = f" of the family `{family}`" if family else ""
     first = f"the embedding of {names[0]} as it is"
     if dims[0] < members[0]:
         first = f"the leading principal components of the {members[0]} of {names[0]}"
+    elif scale == "rms":
+        first = f"the embedding of {names[0]} about its mean, divided by one number"
+    elif scale == "whiten":
+        first = f"the principal components of {names[0]}, each divided by its deviation"
     return (
         f"An `RDHead` of `rd_lightning`: it takes the residue embeddings of the protein language "
         f"models{whose} ({', '.join(names)}) and gives nested ones by reverse distillation "
@@ -142,7 +150,8 @@ def _fit(names: Sequence[str], family: str | None, report: FitReport) -> str:
     weights = context.get("weights", {})
     versions = context.get("versions", {})
     keep = None if report.keep is None else list(report.keep)
-    chosen = {**report.options, "keep": keep}
+    scale = {} if report.scale == "none" else {"scale": report.scale}
+    chosen = {**report.options, "keep": keep, **scale}
     options = ", ".join(f"{k}={v}" for k, v in chosen.items() if v is not None)
     facts: list[tuple[str, Any]] = [
         ("family", family),
@@ -169,6 +178,14 @@ def _limits(names: Sequence[str], family: str | None, report: FitReport, trained
         "smaller ones counts as new.",
         f"Fitted on {models} ({', '.join(names)}) only, with the weights above; on others its "
         "output means nothing.",
+        *(
+            []
+            if report.scale == "none"
+            else [
+                "The columns of each level are on one scale "
+                f"(`scale={report.scale}`), which the method as published does not have."
+            ]
+        ),
         "Explained variance is no measure of use: whether more columns help on your data is for "
         "your data to say (`rd-evaluate`).",
     ]

@@ -63,13 +63,16 @@ class FitReport:
     num_heldout_residues: int
     stages: tuple[StageReport, ...]
     level_variance: tuple[float, ...]
-    """Total variance of z_1, ..., z_K on the fit set."""
+    """Total variance of z_1, ..., z_K on the fit set, before ``scale``, as all figures are."""
     context: dict[str, Any] = field(default_factory=dict)
     """Family, sequences, digest of the FASTA, precision, software versions: what the run knew."""
     keep: tuple[int, ...] | None = None
     """Columns of the levels, where they are not the members' widths."""
     first_kept_variance: float = 1.0
     """Share of h_1's variance in z_1: below 1 where ``keep`` makes it narrower than h_1."""
+    scale: str = "none"
+    """Of the columns of each level: "none", "rms" or "whiten"; "none" in reports of before there
+    was a choice."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -88,8 +91,11 @@ class FitReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return asdict(self)
+        """As JSON has it; without ``scale`` where it is "none"."""
+        values = asdict(self)
+        if self.scale == "none":  # the files of such a head are what they were before the choice
+            del values["scale"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FitReport:
@@ -101,6 +107,14 @@ class FitReport:
         variance, keep = tuple(values["level_variance"]), values.get("keep")
         keep = None if keep is None else tuple(keep)
         return cls(**{**values, "stages": stages, "level_variance": variance, "keep": keep})
+
+
+def scale_text(scale: str) -> str:
+    """Of the columns of a head's levels, in words; "" for "none"."""
+    return {
+        "rms": "rms, each level's columns about their mean, divided by one number",
+        "whiten": "whiten, each column about its mean, divided by its deviation",
+    }.get(scale, "")
 
 
 def shown_figure(figure: float | None, form: str, *, absent: str = "-") -> str:

@@ -113,10 +113,10 @@ class ResidualVariance(JointMoments):
         columns = [slice(e - d, e) for e, d in zip(ends, self.dims, strict=True)]
         first = columns[0]
         zh, zz = hh[first], hh[first, first]
-        if self.dims[0] != head.dims[0]:
-            components = self._of_head("projection", 0)
-            zh = components @ zh
-            zz = zh[:, first] @ components.mT
+        if not head.first_is_raw:
+            matrix = self._of_head("projection", 0)
+            zh = matrix @ zh
+            zz = zh[:, first] @ matrix.mT
         for k, (name, own) in enumerate(zip(head.names[1:], columns[1:], strict=True), start=1):
             projection, mapping = self._of_head("projection", k), self._of_head("mapping", k)
             moments = SecondMoments(zz, zh[:, own], hh[own, own])

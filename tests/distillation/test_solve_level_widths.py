@@ -127,7 +127,7 @@ def test_saved_and_loaded(tmp_path):
     assert "S" not in repr(loaded) and "of members of 12, 12" in repr(loaded)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "member_dims": [5, 12]}))
-    with pytest.raises(InputError, match="do not fit each other .unused bias_0"):
+    with pytest.raises(InputError, match="do not fit each other .projection_0 is of shape"):
         RDHead.from_pretrained(tmp_path)
 
 

@@ -30,7 +30,11 @@ def explicit(head: RDHead, rows: list[torch.Tensor]) -> dict[str, float]:
     return shares
 
 
-@pytest.mark.parametrize("options", [{}, {"level_widths": [3, 7, 10]}, {"level_widths": [5, 6, 9]}])
+OPTIONS = [{}, {"level_widths": [3, 7, 10]}, {"level_widths": [5, 6, 9]}]
+OPTIONS += [{"scale": "rms"}, {"scale": "whiten"}, {"level_widths": [3, 7, 10], "scale": "whiten"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_equals_explicit_residuals_on_another_stream(seed, options):
     head = fitted(seed, **options)

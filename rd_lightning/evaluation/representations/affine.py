@@ -54,9 +54,9 @@ def columns_of(columns: slice, width: int) -> AffineMap:
 
 def affine_of(head: RDHead) -> AffineMap:
     """The head's last level; equals ``head(H.split(head.dims, dim=1))``, in float64."""
-    wide = copy.deepcopy(head).double().cpu()
-    if head.num_levels == 1:
+    if not head.blocks:
         return columns_of(slice(None), head.width)
+    wide = copy.deepcopy(head).double().cpu()
     basis = torch.eye(sum(head.dims), dtype=torch.float64)
     origin = torch.zeros(1, len(basis), dtype=torch.float64)
     bias = wide(origin.split(head.dims, dim=1))

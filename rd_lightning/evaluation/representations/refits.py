@@ -81,7 +81,8 @@ def refits(
     Args:
         state: of a fit in groups; unchanged.
         names: of the members.
-        options: of :func:`rd_lightning.fit_chain`: regression, num_components, ridge, solver.
+        options: of :func:`rd_lightning.fit_chain`: regression, num_components, ridge, solver,
+            scale.
 
     Yields:
         A :class:`Refit`, or :class:`Skipped` where the groups drawn hold too few residues.

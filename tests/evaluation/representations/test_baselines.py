@@ -1,12 +1,14 @@
 """Each representation against its definition on the rows themselves."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 
-from rd_lightning import JointMoments, fit_chain
+from rd_lightning import JointMoments, fit_chain, scale_levels
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.representations.affine import affine_of
 from rd_lightning.evaluation.representations.baselines import BUILDERS, build, curve_widths
@@ -51,6 +53,25 @@ def test_raw_and_its_concatenation(rows, fitted):
     assert torch.equal(of("raw_concat", fitted, rows, "B"), torch.cat(rows[:2], dim=1))
     assert torch.equal(of("raw_concat", fitted, rows, "C"), torch.cat(rows, dim=1))
     assert [list(r.widths) for r in build(["raw_concat"], fitted)] == [[15], [29]]
+
+
+@pytest.mark.parametrize("scale", ["rms", "whiten"])
+def test_of_a_scaled_head_rd_is_its_output_and_the_others_do_not_change(rows, fitted, scale):
+    moments = fitted.moments
+    scaled = fitted_on(scale_levels(fitted.head, moments, scale), moments)
+    z = copy.deepcopy(scaled.head).double()(rows)
+    assert torch.allclose(of("rd", scaled, rows), z, atol=1e-9)
+    assert not torch.allclose(z, of("rd", fitted, rows), atol=0.1)
+    for name in BUILDERS.keys() - {"rd"}:
+        for one, two in zip(build([name], fitted), build([name], scaled), strict=True):
+            assert one.widths == two.widths and torch.equal(one.map.matrix, two.map.matrix)
+
+
+@pytest.mark.parametrize("scale", ["rms", "whiten"])
+def test_a_scaled_head_of_one_level(rows, fitted, scale):
+    first = scale_levels(fitted.head, fitted.moments, scale).truncate("A")
+    expected = copy.deepcopy(first).double()(rows[:1])
+    assert torch.allclose(affine_of(first)(rows[0]), expected, atol=1e-9)
 
 
 def test_rd_is_the_head(rows, fitted):
