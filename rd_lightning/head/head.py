@@ -20,6 +20,7 @@ from .block import Block
 from .hub import CARD_FILE, PushToHub, local_folder
 from .model_card import model_card
 from .official import read_official
+from .official_hub import REPOSITORY, official_name
 from .pretrained import CONFIG_FILE, TENSORS_FILE, read_pretrained, write_pretrained
 from .report import FitReport
 
@@ -261,12 +262,16 @@ class RDHead(PushToHub, nn.Module):
         Args:
             folder: or, where there is no such folder, a repository of the Hugging Face Hub,
                 ``"org/name"``.
+                ``"official:650M"`` is the paper's head, see :meth:`from_official`.
             hub: ``revision``, ``token``, ``cache_dir``, ``force_download``, ``local_files_only``;
                 see :func:`rd_lightning.head.hub.local_folder`.
 
         Raises:
             InputError: a file is missing, damaged or does not fit; the repository cannot be read.
         """
+        if named := official_name(folder):
+            hub = {"revision": named.revision, **hub}
+            return cls.from_official(named.repository, named.target, **hub)
         path = local_folder(folder, (TENSORS_FILE, CONFIG_FILE), **hub)
         names, dims, members, tensors, report = read_pretrained(path)
         first = int("projection_0" not in tensors and members[:1] == dims[:1])
@@ -283,9 +288,17 @@ class RDHead(PushToHub, nn.Module):
         return head
 
     @classmethod
-    def from_official(cls, files_or_dir: str | os.PathLike | Sequence[str | os.PathLike]) -> RDHead:
+    def from_official(
+        cls,
+        files_or_dir: str | os.PathLike | Sequence[str | os.PathLike] = REPOSITORY,
+        target: str | None = None,
+        *,
+        kind: str | None = None,
+        **hub: Any,
+    ) -> RDHead:
         """A head from the scalers (``rd-scaler-*.npz``) of the package reverse-distillation 0.1.0.
 
+        ``RDHead.from_official(target="650M")`` downloads those of the paper, no more than it takes.
         Equals its ``rdScalerGPUOptimized.step`` chained as its model chains it, to float32
         rounding; formula, report and errors: :func:`rd_lightning.head.official.read_official`.
 
@@ -293,9 +306,10 @@ class RDHead(PushToHub, nn.Module):
             UserWarning: a stage was fitted on raw embeddings, not on those it is fed.
 
         Raises:
-            InputError: the files are not one whole chain of the package's scalers.
+            InputError: the files are not one whole chain of the package's scalers, or cannot be
+                downloaded.
         """
-        names, dims, blocks, report = read_official(files_or_dir)
+        names, dims, blocks, report = read_official(files_or_dir, target, kind, **hub)
         return cls(names, dims, [Block(*block) for block in blocks], report)
 
 

@@ -51,24 +51,20 @@ def local_folder(
         InputError: no folder and no repository of that name, no such revision, a file is not in
             it, or it cannot be downloaded.
     """
-    if not isinstance(name, str) or not _REPOSITORY.fullmatch(name) or Path(name).exists():
+    if not isinstance(name, str) or not is_repository(name) or Path(name).exists():
         folder = Path(name)
         inner = folder / RUN_HEAD
         return inner if not _has(folder, files) and _has(inner, files) else folder
-    from huggingface_hub import snapshot_download
-
-    with hub_errors(f"{name}: no such folder; on the {_HUB}", revision):
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                token=token,
-                cache_dir=None if cache_dir is None else Path(cache_dir),
-                force_download=force_download,
-                local_files_only=local_files_only,
-                allow_patterns=[*files, CARD_FILE],
-            )
-        )
+    folder = downloaded(
+        name,
+        [*files, CARD_FILE],
+        where=f"{name}: no such folder",
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        force_download=force_download,
+        local_files_only=local_files_only,
+    )
     for file in files:
         if not (folder / file).is_file():
             raise InputError(
@@ -76,6 +72,62 @@ def local_folder(
                 f"a head is a repository with {' and '.join(files)}"
             )
     return folder
+
+
+def is_repository(name: str) -> bool:
+    """Whether a repository may have that name."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
+def downloaded(
+    repository: str,
+    files: Sequence[str],
+    *,
+    where: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """The folder, named by the commit, of a repository in huggingface_hub's cache, with those of
+    ``files`` that it has; options as of :func:`local_folder`.
+
+    Args:
+        where: what was looked for, for the message.
+
+    Raises:
+        InputError: no such repository or revision, or it cannot be downloaded.
+    """
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(f"{where}; on the {_HUB}", revision):
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                token=token,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                force_download=force_download,
+                local_files_only=local_files_only,
+                allow_patterns=list(files),
+            )
+        )
+
+
+def files_of_repository(
+    repository: str, revision: str, *, token: str | bool | None, local_files_only: bool
+) -> list[str] | None:
+    """Names of all files of a commit; None where the Hub cannot be asked."""
+    from huggingface_hub import HfApi
+
+    if local_files_only:
+        return None
+    try:
+        return HfApi(token=token).list_repo_files(repository, revision=revision)
+    # Without a network, or offline; requests, httpx and the client raise their own.
+    except Exception:
+        return None
 
 
 def _has(folder: Path, files: Sequence[str]) -> bool:

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from .official_npz import Link, in_order, load_arrays, scaler_files, whole_number
+from .official_hub import hub_scalers, names_repository
+from .official_npz import Link, in_order, load_arrays, of_kind, scaler_files, whole_number
 from .report import FitReport
 
 # Means of other samples of sequences differ a little; the two candidates differ by far more.
@@ -57,6 +58,9 @@ class _Scaler:
 
 def read_official(
     files_or_dir: str | os.PathLike | Sequence[str | os.PathLike],
+    target: str | None = None,
+    kind: str | None = None,
+    **hub: Any,
 ) -> OfficialChain:
     """Official scalers, in any order, as one chain.
 
@@ -81,7 +85,12 @@ def read_official(
     stages, and 0 residues.
 
     Args:
-        files_or_dir: a folder with the ``rd-scaler-*.npz`` of one chain, one file, or several.
+        files_or_dir: a folder with the ``rd-scaler-*.npz`` of one chain, one file, or several; or,
+            where there is no such folder, a repository of the Hugging Face Hub, ``"org/name"``.
+        target: the largest member to read; of a folder, all by default.
+        kind: the scalers to take where there are several, such as "pcr-incremental-1k": that of a
+            repository by default.
+        hub: see :func:`rd_lightning.head.official_hub.hub_scalers`.
 
     Warns:
         UserWarning: a stage was fitted on raw embeddings.
@@ -91,16 +100,20 @@ def read_official(
             the chain, a file that is damaged, holds pickled objects, misses an array, or whose
             shapes do not fit.
     """
-    scalers: list[_Scaler] = []
-    for link in in_order(scaler_files(files_or_dir)):
-        scaler = _read(link)
-        taken, given = scaler.mapping.shape[1], scalers[-1].projection.shape[1] if scalers else None
-        if given not in (None, taken):
-            raise InputError(
-                f"{link.path}: takes {taken} columns, but {scalers[-1].file} gives {given}; take "
-                "both files from one family of models"
-            )
-        scalers.append(scaler)
+    files, origin = files_or_dir, {}
+    if of_hub := names_repository(files_or_dir):
+        files, origin = hub_scalers(str(files_or_dir), target, kind, **hub)
+    elif hub:
+        raise InputError(f"{files_or_dir} is read from the disk; leave out {', '.join(hub)}")
+    found = scaler_files(files)
+    links = in_order(found if kind is None else of_kind(found, kind), target)
+    try:
+        scalers = _chained(links)
+    except InputError as error:
+        if not of_hub:
+            raise
+        again = "; RDHead.from_official(..., force_download=True) downloads it again"
+        raise InputError(f"{error}{again}") from error
     fitted_on = _fitted_on(scalers)
     for scaler in scalers:
         if fitted_on.get(scaler.stage) == "raw":
@@ -115,8 +128,23 @@ def read_official(
         names=(scalers[0].source, *(s.target for s in scalers)),
         dims=(scalers[0].mapping.shape[1], *(s.projection.shape[1] for s in scalers)),
         blocks=[(_rounded(s.projection), _rounded(s.mapping), _rounded(s.bias)) for s in scalers],
-        report=_report(scalers, fitted_on),
+        report=_report(scalers, fitted_on, origin),
     )
+
+
+def _chained(links: Sequence[Link]) -> list[_Scaler]:
+    """All files read; each takes as many columns as the one before gives."""
+    scalers: list[_Scaler] = []
+    for link in links:
+        scaler = _read(link)
+        taken, given = scaler.mapping.shape[1], scalers[-1].projection.shape[1] if scalers else None
+        if given not in (None, taken):
+            raise InputError(
+                f"{link.path}: takes {taken} columns, but {scalers[-1].file} gives {given}; take "
+                "both files from one family of models"
+            )
+        scalers.append(scaler)
+    return scalers
 
 
 def _read(link: Link) -> _Scaler:
@@ -200,7 +228,9 @@ def _nearest(mean: np.ndarray | None, raw: np.ndarray | None, rd: np.ndarray | N
     return "rd" if to_rd < _CLEARLY * to_raw else "unknown"
 
 
-def _report(scalers: Sequence[_Scaler], fitted_on: dict[str, str]) -> FitReport:
+def _report(
+    scalers: Sequence[_Scaler], fitted_on: dict[str, str], origin: dict[str, Any]
+) -> FitReport:
     regressors = {s.regressor for s in scalers}
     context: dict[str, Any] = {
         "origin": "scalers of the package reverse-distillation; residues, R2 and variances unknown",
@@ -208,6 +238,7 @@ def _report(scalers: Sequence[_Scaler], fitted_on: dict[str, str]) -> FitReport:
         "regressors": {s.stage: s.regressor for s in scalers},
         "num_components": {s.stage: s.num_components for s in scalers},
         "fitted_on": fitted_on,
+        **origin,
     }
     return FitReport(
         regression="+".join(sorted(regressors)),

@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 
 PATTERN = "rd-scaler-{in}-{out}-{pcr|linear|ridge}-{pca}-{n}.npz"
-_NAME = re.compile(r"rd-scaler-([^-]+)-([^-]+)-(pcr|linear|ridge)-[^-]+-[^-]+\.npz")
+_NAME = re.compile(r"rd-scaler-([^-]+)-([^-]+)-((pcr|linear|ridge)-[^-]+-[^-]+)\.npz")
 
 
 # What numpy and zipfile raise for damaged files (the memory and overflow ones: a header that lies),
@@ -41,6 +41,35 @@ def scaler_files(files_or_dir: str | os.PathLike | Sequence[str | os.PathLike]) 
     return files
 
 
+class ScalerName(NamedTuple):
+    """What the name of a file says."""
+
+    source: str
+    target: str
+    kind: str
+    """Regressor, decomposition and number of sequences, "pcr-incremental-1k"."""
+    regressor: str
+
+
+def scaler_kind(name: str) -> ScalerName | None:
+    """None where it is not a scaler's name."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else ScalerName(*match.groups())
+
+
+def of_kind(files: Sequence[Path], kind: str) -> list[Path]:
+    """The scalers of one kind.
+
+    Raises:
+        InputError: there are none; the message names the kinds that there are.
+    """
+    names = {file: found for file in files if (found := scaler_kind(file.name))}
+    if chosen := [file for file, name in names.items() if name.kind == kind]:
+        return chosen
+    there = ", ".join(sorted({name.kind for name in names.values()})) or "none"
+    raise InputError(f"{files[0].parent}: no scaler of kind={kind}; the kinds there are: {there}")
+
+
 class Link(NamedTuple):
     path: Path
     source: str
@@ -48,20 +77,21 @@ class Link(NamedTuple):
     regressor: str
 
 
-def in_order(files: Sequence[Path]) -> list[Link]:
-    """Each one's source is the target before it."""
+def in_order(files: Sequence[Path], target: str | None = None) -> list[Link]:
+    """Each one's source is the target before it; up to ``target``, the last by default."""
     by_source: dict[str, Link] = {}
     by_target: dict[str, Link] = {}
     for path in files:
-        match = _NAME.fullmatch(path.name)
-        if match is None:
+        named = scaler_kind(path.name)
+        if named is None:
             raise InputError(f"{path}: not named {PATTERN}; give the scalers of one chain only")
-        link = Link(path, *match.groups())
+        link = Link(path, named.source, named.target, named.regressor)
         other = by_target.get(link.target) or by_source.get(link.source)
         if other is not None:
             raise InputError(
                 f"{path}: a second scaler {link.source}->{link.target}, beside {other.path.name} "
-                f"({other.source}->{other.target}); give the files of one chain only"
+                f"({other.source}->{other.target}); give the files of one chain only, or its "
+                f"kind, such as kind={named.kind!r}"
             )
         by_source[link.source] = by_target[link.target] = link
     ordered = []
@@ -75,7 +105,14 @@ def in_order(files: Sequence[Path]) -> list[Link]:
             f"{files[0].parent}: {stages} are not one chain; add the scaler that is missing "
             "between them"
         )
-    return ordered
+    if target is None:
+        return ordered
+    targets = [link.target for link in ordered]
+    if target not in targets:
+        raise InputError(
+            f"{files[0].parent}: no scaler to {target}; they lead to {', '.join(targets)}"
+        )
+    return ordered[: targets.index(target) + 1]
 
 
 def load_arrays(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """The Hugging Face Hub: against a folder in its place, and its own client against a server."""
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -342,9 +343,13 @@ except InputError as error:
 
 
 @contextmanager
-def served(root: Path):
-    """A server that does what the Hub does with small files: (its address, tokens it saw)."""
-    tokens = set()
+def served(root: Path, repo: str = "/org/name"):
+    """A server that does what the Hub does with small files of one repository: (its address, tokens
+    it saw, files it gave)."""
+    tokens, given = set(), []
+
+    def files() -> dict[str, Path]:
+        return {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
 
     class Handler(BaseHTTPRequestHandler):
         def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
@@ -357,21 +362,22 @@ def served(root: Path):
                 self.wfile.write(body)
 
         def do_GET(self) -> None:
-            repo = "/org/name"
             path = self.path.split("?")[0]
-            if path == f"/api/models{repo}/revision/main":
-                siblings = [{"rfilename": p.name} for p in root.iterdir()]
+            if path in (f"/api/models{repo}/revision/{name}" for name in ("main", SHA)):
+                siblings = [{"rfilename": name} for name in files()]
                 info = {"id": repo[1:], "sha": SHA, "siblings": siblings}
                 self.reply(200, json.dumps(info).encode(), Content_Type="application/json")
             elif path == f"/api/models{repo}/tree/{SHA}":
                 tree = [
-                    {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": "0"}
-                    for p in root.iterdir()
+                    {"type": "file", "path": name, "size": p.stat().st_size, "oid": "0"}
+                    for name, p in files().items()
                 ]
                 self.reply(200, json.dumps(tree).encode(), Content_Type="application/json")
             elif path.startswith(f"{repo}/resolve/{SHA}/"):
-                data = (root / path.rsplit("/", 1)[1]).read_bytes()
-                etag = f'"{len(data)}-{path[-4:]}"'
+                name = path.removeprefix(f"{repo}/resolve/{SHA}/")
+                data = (root / name).read_bytes()
+                etag = f'"{hashlib.sha1(name.encode() + data).hexdigest()}"'
+                given.extend([name] if self.command == "GET" else [])
                 self.reply(200, data, ETag=etag, X_Repo_Commit=SHA)
             else:
                 known = path.startswith(f"/api/models{repo}/")
@@ -407,7 +413,7 @@ def served(root: Path):
     address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield address, tokens
+        yield address, tokens, given
     finally:
         server.shutdown()
         server.server_close()
@@ -418,7 +424,7 @@ def test_with_the_real_client(tmp_path):
     make_head(family="mini").save_pretrained(tmp_path / "folder")
     root = tmp_path / "server"
     root.mkdir()
-    with served(root) as (address, tokens):
+    with served(root) as (address, tokens, _):
         done = subprocess.run(
             [sys.executable, "-c", CLIENT],
             cwd=tmp_path,
