@@ -101,6 +101,13 @@ def test_what_stops_the_first_machine_stops_the_others(folder, other, free_port)
     assert "of an unfinished run with other settings" in first and "unfinished" not in second
 
 
+def test_an_error_of_the_system_stops_all_tasks(folder, free_port):
+    """It is no InputError. The second task waits for the first one's scan."""
+    arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu", "out=x.fasta/emb.h5")
+    first, second = done(srun("embed", [folder] * 2, free_port, *arguments), 1)
+    assert "x.fasta: Not a directory" in first and "error:" not in second
+
+
 def test_what_stops_another_machine_stops_the_first(folder, other, free_port):
     (other / "x.fasta").write_text("no FASTA file\n")
     arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu", "out=x.h5")

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from ..errors import InputError, reported_elsewhere
 from .agreement import said
 from .files import read_json, write_json
+from .os_errors import explained
 from .provenance import digest_of
 from .stopping import stop_if_told
 from .temporary import find_temporary, temporary_folder
@@ -38,6 +40,13 @@ _START_SECONDS, _POLL = 600.0, 0.2
 """How long a process waits for the first one of its machine to begin; between two looks."""
 _TO_REPORT = 3.0
 """Seconds that a process waits for the one that reports its error."""
+_FAILED = ".failed"
+"""Ending of the name of a note that could not be written."""
+
+
+class CannotMeet(InputError):
+    """After it no collective of all processes of the run would end: one has ended, or waits for a
+    note that cannot be made."""
 
 
 class FrozenDDPStrategy(DDPStrategy):
@@ -118,23 +127,43 @@ def once_per_machine(
         open_: opens what is there.
 
     Raises:
-        InputError: ``make``'s own, on the process that called it; on the others, one that is
-            marked as reported by another process.
+        CannotMeet: on the first process, it failed and cannot say so to the others; on the others,
+            the first one has ended or did not begin.
+        InputError: on the others, the first one failed; marked as reported by it.
+        Exception: on the first process, that of ``make``, or of the disk.
     """
     if trainer.world_size == 1:
         return make()
     name = f"made-{_run_digest(trainer)}"
     if trainer.local_rank != 0:
         return open_(_wait_for(name))
-    note = temporary_folder() / name
-    note.touch()  # from here on the others see whether this process lives
+    note = None
     try:
+        note = temporary_folder() / name
+        note.touch()  # from here on the others see whether this process lives
         made = make()
-    except InputError as error:
-        write_json(note, {"error": str(error)})
+        write_json(note, {"place": place(made)})
+    except Exception as error:
+        # A signal is left out: this process ends, and its temporary folder with it.
+        line = said(error, trainer.global_rank)
+        if not _told(note, line):
+            raise CannotMeet(explained(error) if isinstance(error, OSError) else line) from error
         raise
-    write_json(note, {"place": place(made)})
     return made
+
+
+def _told(note: Path | None, problem: str) -> bool:
+    """Whether the note says so now to who waits for it. On a full disk, by its name alone."""
+    if note is None:
+        return False
+    try:
+        write_json(note, {"error": problem})
+    except OSError:
+        try:
+            note.rename(note.with_name(f"{note.name}{_FAILED}"))
+        except OSError:
+            return False
+    return True
 
 
 _times = itertools.count()
@@ -153,20 +182,32 @@ def _wait_for(name: str) -> str:
     while seen or time.monotonic() < until:
         stop_if_told()
         note = find_temporary(name)
+        if note is None and find_temporary(f"{name}{_FAILED}") is not None:
+            raise reported_elsewhere(
+                "the first process of this run on this machine failed; its message or log says why"
+            )
         if note is None and seen:
             break
         seen = note is not None
-        if note is not None and note.stat().st_size:
-            said = read_json(note, "start the run again")
-            if "error" in said:
-                raise reported_elsewhere(said["error"])
-            return said["place"]
+        found = {} if note is None else _read(note)
+        if "error" in found:
+            raise reported_elsewhere(found["error"])
+        if "place" in found:
+            return found["place"]
         time.sleep(_POLL)
-    raise InputError(
+    raise CannotMeet(
         "the first process of this run on this machine has "
         + ("ended" if seen else f"not begun within {_START_SECONDS / 60:.0f} minutes")
         + "; its message or log says why (all processes of a machine need one TMPDIR)"
     )
+
+
+def _read(note: Path) -> dict[str, str]:
+    """What it says; nothing while it is empty, or where it was renamed or removed meanwhile."""
+    try:
+        return read_json(note, "start the run again") if note.stat().st_size else {}
+    except FileNotFoundError:
+        return {}
 
 
 def first_decides(trainer: Trainer, value: T, problem: Exception | None = None) -> T:
@@ -177,10 +218,12 @@ def first_decides(trainer: Trainer, value: T, problem: Exception | None = None) 
 
     Raises:
         InputError: the problem of another process, marked as reported by it.
-        Exception: the problem, as it is, on the process that has it.
+        Exception: the problem, as it is, on the process that has it; at once where it is
+            :class:`CannotMeet`.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size == 1 or isinstance(environment, LightningEnvironment):
+    alone = trainer.world_size == 1 or isinstance(environment, LightningEnvironment)
+    if alone or isinstance(problem, CannotMeet):
         if problem is not None:
             raise problem
         return value

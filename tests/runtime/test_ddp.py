@@ -76,10 +76,12 @@ def machine(tmp_path, monkeypatch):
             return make()
 
         strategy = SimpleNamespace(cluster_environment=environment)
-        process = SimpleNamespace(world_size=4, local_rank=rank, node_rank=0, strategy=strategy)
+        process: Any = SimpleNamespace(
+            world_size=4, local_rank=rank, global_rank=rank, node_rank=0, strategy=strategy
+        )
         try:
             return once_per_machine(process, counted, str, Path)
-        except InputError as error:
+        except (InputError, OSError, RuntimeError) as error:
             return error
 
     def run(make, ranks=range(4)):
@@ -114,6 +116,64 @@ def test_the_others_hear_what_the_first_one_cannot_do(machine):
     assert made == [0]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("error", [OSError(28, "No space left", "x"), RuntimeError("no weights")])
+def test_they_hear_of_every_error_not_of_bad_input_alone(machine, error):
+    def make():
+        raise error
+
+    (first, *others), _ = machine(make)
+    assert first is error
+    for other in others:
+        assert other.reported_elsewhere
+        assert str(other).startswith("process 0 of this run failed: ")
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device", "/tmp")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("late", [False, True])
+def test_they_hear_of_a_disk_that_is_too_full_for_a_word(machine, tmp_path, monkeypatch, late):
+    """Also those who begin to wait when the first one has failed already."""
+    monkeypatch.setattr(ddp, "write_json", full)
+    wait, told, failed = ddp._wait_for, ddp._told, threading.Event()
+
+    def tell(*arguments):
+        assert told(*arguments)
+        failed.set()
+        return True
+
+    def wait_late(name):
+        assert failed.wait(30)
+        return wait(name)
+
+    if late:
+        monkeypatch.setattr(ddp, "_told", tell)
+        monkeypatch.setattr(ddp, "_wait_for", wait_late)
+    (first, *others), _ = machine(lambda: tmp_path / "store")
+    assert "No space left" in str(first)
+    assert [error.reported_elsewhere for error in others] == [True] * 3
+
+
+@pytest.mark.timeout(60)
+def test_who_cannot_be_heard_meets_nobody(machine, monkeypatch):
+    """No room even for an empty note: each would wait for the other."""
+    monkeypatch.setattr(ddp, "_START_SECONDS", 0.3)
+    monkeypatch.setattr(ddp, "temporary_folder", full)
+    errors, made = machine(None)
+    assert made == []
+    assert str(errors[0]).startswith("/tmp: No space left on device; make room there")
+    assert "has not begun within" in str(errors[1])
+    strategy = SimpleNamespace(cluster_environment=object(), setup_environment=None)
+    of_four: Any = SimpleNamespace(world_size=4, global_rank=0, strategy=strategy)
+    for error in errors:
+        with pytest.raises(ddp.CannotMeet) as raised:
+            ddp.first_decides(of_four, None, error)
+        assert raised.value is error
+
+
 def test_nobody_waits_for_a_process_that_has_ended(machine, monkeypatch):
     """As one that was killed: its folder has no owner."""
     begun = threading.Event()
@@ -130,6 +190,7 @@ def test_nobody_waits_for_a_process_that_has_ended(machine, monkeypatch):
     found, _ = machine(make)
     assert begun.is_set()
     for error in found[1:]:
+        assert isinstance(error, ddp.CannotMeet)
         assert str(error).startswith("the first process of this run on this machine has ended")
 
 
