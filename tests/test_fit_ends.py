@@ -165,10 +165,15 @@ def test_a_finished_run_again_says_so(rd_fit, made, whole):
     assert "rd-merge" in rd_fit.line
 
 
-def test_a_run_that_was_killed_while_it_wrote_is_solved(rd_fit, made, whole):
-    """Moments, and no head yet."""
+@pytest.mark.parametrize("left", [None, (), ("head.safetensors",)])
+def test_a_run_that_was_killed_while_it_wrote_is_solved(rd_fit, made, whole, left):
+    """Moments, and no head yet, or a part of one."""
     Path("run").mkdir()
     shutil.copy(made / "whole" / "moments.safetensors", "run")
+    if left is not None:
+        Path("run/head").mkdir()
+    for name in left or ():
+        shutil.copy(made / "whole/head" / name, "run/head")
     assert rd_fit("out=run", "resume=auto") == 0
     RDHead.from_pretrained("run/head")
     assert_same(FitState.load("run/moments.safetensors"), whole)

@@ -111,11 +111,17 @@ def test_more_parts_than_batches(folder):
     assert "part 900 of 1000 is empty" in said
 
 
-def test_a_merge_that_was_killed_while_it_wrote_is_written(folder):
-    """Its moments and no head yet; of other states, they are somebody's part."""
+@pytest.mark.parametrize("left", [None, (), ("head.safetensors",)])
+def test_a_merge_that_was_killed_while_it_wrote_is_written(folder, left):
+    """Its moments and no head yet, or a part of one; of other states, they are somebody's part."""
+    shutil.rmtree(folder / "killed", ignore_errors=True)
     states = [f"{i}/moments.safetensors" for i in range(1, 5)]
     assert merge(folder, *states, "out=killed")[0] == 0
-    shutil.rmtree(folder / "killed/head")
+    for file in (folder / "killed/head").iterdir():
+        if file.name not in (left or ()):
+            file.unlink()
+    if left is None:
+        (folder / "killed/head").rmdir()
     before = FitState.load(folder / "killed/moments.safetensors")
     status, said = merge(folder, *states[:3], "out=killed")
     assert status == 1

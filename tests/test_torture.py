@@ -27,6 +27,7 @@ import pytest
 from rd_lightning import RDHead
 from rd_lightning.families import sample_fasta
 from rd_lightning.fitting.state import FitState
+from rd_lightning.head.pretrained import is_pretrained
 
 from .commands import Command, start_server
 from .fitting.test_checkpoint import assert_same
@@ -287,7 +288,7 @@ def test_parts_and_merge(folder, server):
         story = Story(folder, "fit", (*FIT, *OFTEN, f"part={part}/2"), server)
         parts.append(str(story.lives(5, same_fit(folder / f"part-{part}"))))
     story = Story(folder, "merge", parts, server)
-    out = story.lives(8, same_fit(folder / "merged"), lambda out: (out / "head").exists())
+    out = story.lives(8, same_fit(folder / "merged"), lambda out: is_pretrained(out / "head"))
     assert_same(*(FitState.load(path / "moments.safetensors") for path in (folder / "fit", out)))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..distillation.moments import JointMoments
 from ..errors import InputError
 from ..head.head import RDHead
-from ..head.pretrained import RUN_HEAD
+from ..head.pretrained import RUN_HEAD, is_pretrained
 from ..runtime.files import write_json
 from ..runtime.provenance import differences
 from .state import FitState
@@ -26,15 +26,16 @@ def refuse_used(folder: str | os.PathLike, state: FitState | None = None) -> Non
     """Raise InputError if the folder holds a fit, or a part of one: it would be lost.
 
     Args:
-        state: what will be written. If it is there already, without a head, an earlier run was
-            killed before it wrote one, and nothing is lost.
+        state: what will be written. If it is there already, without a whole head, an earlier run
+            was killed before it had written one, and nothing is lost.
     """
     folder = Path(folder)
-    moments = (folder / MOMENTS).exists()
-    if moments and state is not None:
+    used = any((folder / name).exists() for name in (MOMENTS, HEAD))
+    if state is not None and (folder / MOMENTS).exists():
         there = FitState.load(folder / MOMENTS)
-        moments = (there.parts, there.identity) != (state.parts, state.identity)
-    if moments or (folder / HEAD).exists():
+        if (there.parts, there.identity) == (state.parts, state.identity):
+            used = is_pretrained(folder / HEAD)
+    if used:
         raise InputError(f"{folder} holds a fit already; choose another folder: out=DIR")
 
 
@@ -55,7 +56,7 @@ def is_complete(folder: Path, resume: str | None, *, is_part: bool) -> bool:
         )
     if not own:
         refuse_used(folder)
-    return own and (folder / (MOMENTS if is_part else HEAD)).exists()
+    return own and ((folder / MOMENTS).exists() if is_part else is_pretrained(folder / HEAD))
 
 
 def resumable(folder: Path) -> Path | None:
@@ -66,7 +67,7 @@ def resumable(folder: Path) -> Path | None:
 
 def check_same_options(folder: Path, options: Mapping[str, Any]) -> None:
     """Raise InputError if the head of the folder was solved with other options."""
-    if not (folder / HEAD).exists():
+    if not is_pretrained(folder / HEAD):
         return
     report = RDHead.from_pretrained(folder / HEAD).report
     there = {**report.options, "level_widths": report.keep, "scale": report.scale}

@@ -39,7 +39,7 @@ def write_pretrained(
     tensors: Mapping[str, Tensor],
     report: FitReport,
 ) -> None:
-    """Write both files, each whole or not at all."""
+    """Write both files, each whole or not at all; see :func:`is_pretrained`."""
     write_tensors(Path(folder) / TENSORS_FILE, tensors, {"kind": KIND})
     config: dict[str, Any] = {
         "kind": KIND,
@@ -49,6 +49,11 @@ def write_pretrained(
         "report": report.to_dict(),
     }
     write_json(Path(folder) / CONFIG_FILE, config)
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether both files are there: a process may be killed between the two."""
+    return all((folder / name).is_file() for name in (TENSORS_FILE, CONFIG_FILE))
 
 
 def read_pretrained(folder: Path) -> Pretrained:
