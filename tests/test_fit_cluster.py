@@ -127,6 +127,7 @@ def test_four_parts_share_one_scan(folder, alone, monkeypatch):
     assert_same(FitState.load(folder / "all/moments.safetensors"), alone)
 
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))
 PARTS = ("claim=work", "claim_parts=6", "store=kept", "checkpoint_minutes=0")
 
 
@@ -137,7 +138,7 @@ def merged(folder: Path) -> FitState:
     return FitState.load(folder / "all/moments.safetensors")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=SLOW)])
 def test_workers_that_are_killed_lose_nothing(folder, alone, kills):
     """Three at a time, one of which gets SIGKILL at a random moment and is started again."""
     seed = int(os.environ.get("TORTURE_SEED", "0"))

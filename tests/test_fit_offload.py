@@ -28,6 +28,9 @@ def _server() -> None:
     start_server()
 
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))
+
+
 def start(folder: Path, port: int, *words: str) -> list[Command]:  # noqa: F811
     return srun("fit", [folder] * 2, port, *FIT, *words)
 
@@ -64,7 +67,7 @@ def test_one_process_has_no_file(folder, free_port):  # noqa: F811
     assert not found
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=SLOW)])
 def test_the_next_run_removes_what_killed_ones_left(folder, free_port, kills):  # noqa: F811
     """SIGKILL of all processes: as soon as there is a block, and at random moments."""
     seed = int(os.environ.get("TORTURE_SEED", "0"))

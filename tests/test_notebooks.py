@@ -17,8 +17,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MACHINE = re.compile(r"(?<![\w.])/(work|tmp|root|home|Users|private|var)/")
 """The beginning of a path that only the machine of the run has."""
-TIMEOUT = 280
-"""Seconds a cell may take; a whole notebook takes less than 60 on two cores."""
+TIMEOUT = 900
+"""Seconds a cell may take; a whole notebook takes less than 60 on two idle cores."""
 
 
 def _notebook(path: Path) -> dict[str, Any]:
@@ -74,6 +74,7 @@ def _run(path: Path) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path):
     before = sorted(path.parent.iterdir())

@@ -1,8 +1,9 @@
-"""Fifty lives: the commands are killed, stopped and denied the disk at random, and started again by
+"""Sixty lives: the commands are killed, stopped and denied the disk at random, and started again by
 the same words, until they are done. What they leave is what an undisturbed run leaves.
 
-The lives are drawn from a seed, which is printed; TORTURE_SEED=7 takes another. When a signal comes
-depends on the machine as well, so a failure tells the whole story of its lives.
+The lives are drawn from a seed, which is printed; TORTURE_SEED=7 takes another, TORTURE_LIVES=0.5
+half of them. When a signal comes depends on the machine as well, so a failure tells the whole story
+of its lives.
 """
 
 import dataclasses
@@ -36,6 +37,8 @@ from .test_evaluate import write_assay
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 SEED = int(os.environ.get("TORTURE_SEED", "0"))
+SHARE = float(os.environ.get("TORTURE_LIVES", "1"))
+"""Of the lives that each test names; at least one."""
 STATUS = {"SIGTERM": 143, "SIGUSR1": 143, "SIGHUP": 129, "SIGINT": 130}
 KINDS = ("SIGKILL", *STATUS, "full disk")
 HANG = 120
@@ -196,6 +199,7 @@ class Story:
         one; returns the first of them.
 
         Args:
+            number: of lives, of which ``SHARE`` are lived.
             complete: of a command that refuses what is complete already: whether it is. It may
                 have been killed in its last moment.
         """
@@ -205,7 +209,7 @@ class Story:
         same(out)
         out = first = next(outputs)
         begun = False
-        for _ in range(number):
+        for _ in range(max(1, round(SHARE * number))):
             begun = not self.live(f"out={out}") and not complete(out)
             if not begun:
                 same(out)

@@ -134,7 +134,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
             f"out={number}",
             "target=200K",
             "data.long=truncate",
-            "data.max_residues=8",
+            "data.max_residues=2",
         )
         print(number, peaks[number], f"{time.monotonic() - started:.0f} s")
     growth = (peaks[500_000] - peaks[20_000]) / 480_000
