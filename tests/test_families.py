@@ -77,7 +77,7 @@ def test_a_family_from_end_to_end(tmp_path, fasta):
 
 
 def test_a_mixed_chain(tmp_path, fasta):
-    """The bundled model, a T5 encoder without a token in front, and a larger one of another kind."""
+    """The bundled model, a T5 encoder without a token in front, and a larger model."""
     fasta(SEQUENCES)
     t5 = written(tmp_path, "prot_t5", "T5", 48)
     large = written(tmp_path, KIND, "L", 64)
