@@ -34,7 +34,12 @@ from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.moments import Precision
 from rd_lightning.distillation.tiling import Tiling, num_processors, rounds, tiling
 from rd_lightning.families import ESM2, Family, Member
-from rd_lightning.families.backbone import Backbone, module_key, residue_embeddings
+from rd_lightning.families.backbone import (
+    Backbones,
+    load_backbones,
+    module_key,
+    residue_embeddings,
+)
 from rd_lightning.head.block import Block
 from rd_lightning.head.report import FitReport
 from rd_lightning.runtime.files import write_json
@@ -152,18 +157,17 @@ def measure_step(
     """One batch of equal windows through the members up to ``target`` and into the moments."""
     members = family.up_to(target)
     source = random_family(family, device)
-    backbones = nn.ModuleDict({module_key(m.name): Backbone.load(source, m) for m in members}).to(
-        device
-    )
+    backbones = load_backbones(source, members, device=device)
     tokens = random_tokens(num_windows, length, device)
     rows = residue_rows([length] * num_windows, tokens.shape[1]).to(device)
     moments = JointMoments([m.width for m in members])
 
-    def embed(chosen: nn.ModuleDict) -> list[Tensor]:
+    def embed(chosen: Backbones) -> list[Tensor]:
         return residue_embeddings(chosen, tokens, rows, padded=False)
 
     def seconds_alone(member: Member) -> float:
-        alone = nn.ModuleDict({"alone": backbones[module_key(member.name)]})
+        model: Any = backbones[module_key(member.name)]
+        alone = Backbones([model])
         return median_seconds(lambda: embed(alone), device, repeats)
 
     def update(blocks: list[Tensor]) -> None:

@@ -84,6 +84,7 @@ def _work(config: DictConfig) -> None:
 def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule) -> None:
     from .cli.trainer import make_trainer
     from .families.download import download_missing
+    from .families.family import one_a_model
     from .fitting.checkpoint import FitCheckpoint
     from .fitting.output import CHECKPOINT
     from .runtime.ddp import first_decides
@@ -100,7 +101,7 @@ def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataM
         else:
             data.scan(trainer.strategy.root_device.type)
         if todo == "stream":
-            download_missing(module.members, module.weights)
+            download_missing(one_a_model(module.members), module.weights)
 
     if todo == "stream" or is_main_process():
         try:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from esm.model.esm2 import ESM2
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rd_lightning import JointMoments, fit_chain
@@ -23,7 +22,7 @@ from rd_lightning.data.batch import Batch, residue_rows
 from rd_lightning.distillation.kernels import finite_rows
 from rd_lightning.distillation.linalg import eigh_descending
 from rd_lightning.families import Family, Member, get_family, sample_fasta
-from rd_lightning.families.backbone import ATTENTION, Backbone, load_backbones
+from rd_lightning.families.backbone import ATTENTION, Backbone, Backbones, load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
 from rd_lightning.families.forward import TokenBudget, embed_in_pieces
 from rd_lightning.families.streamed import StreamedLayers
@@ -148,7 +147,7 @@ def check_attention() -> str:
     return f"a new shape: {ours:.1f} ms, by cuDNN {cudnn}"
 
 
-def mini() -> tuple[nn.ModuleDict, nn.ModuleDict]:
+def mini() -> tuple[Backbones, Backbones]:
     """The bundled family on the CPU and on the device."""
     family = get_family("mini")
     on_cpu, on_gpu = (load_backbones(family, family.members) for _ in range(2))

@@ -15,13 +15,11 @@ from ..data.fasta import Ids
 from ..data.scan import IdRule
 from ..data.windows import LongPolicy
 from ..errors import InputError, check_choice
-from ..families.configured import family_from_config
 from ..families.execution import FORMER, Execution, recorded
-from ..families.family import members_of
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
+from ..head.family import family_of, members_of
 from ..head.head import RDHead, reach
-from ..head.report import family_of
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .dataset import EmbedData
@@ -101,8 +99,7 @@ class EmbedJob:
         settings = {key: getattr(options, key) for key in ("max_residues", "long", "overlap")}
         self.settings: dict[str, Any] = self.topup.settings if self.topup else settings
         EmbedSettings(tokens_per_batch=1, **self.settings)  # refuses what cannot be
-        name = options.family["name"] or family_of(self.head.report, options.head)
-        self.family = family_from_config({**options.family, "name": name})
+        self.family = family_of(self.head.report, options.head, options.family)
         chosen = {key: options.family.get(key, "auto") for key in ("attention", "compile")}
         self.execution = Execution(**chosen)
 
@@ -195,7 +192,7 @@ class EmbedJob:
     def placement(self, device: torch.device, precision: str) -> Placement:
         """Where the weights go, and what the run takes of the device's memory; asked for before
         they are loaded."""
-        members = members_of(self.family, self.head.names, self.head.member_dims)
+        members = members_of(self.family, self.head)
         work = Work(self.data.settings.tokens_per_batch, hold=held_dtype(precision))
         return place(members[: self.num_members], self.offload, work, available_memory(device))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,12 +15,12 @@ from torch import Tensor, nn
 from ..errors import InputError, check_choice
 from ..families.backbone import load_backbones, weight_digests
 from ..families.execution import Attention, Compile, Execution
-from ..families.family import Family, get_family, members_of
+from ..families.family import Family
 from ..families.forward import TokenBudget, WindowTooLarge
 from ..families.placement import streamed_members
+from ..head.family import described, family_of, members_of
 from ..head.head import RDHead, reach
 from ..head.hub import PushToHub
-from ..head.report import family_of
 from ..runtime.precision import PRECISIONS, autocast_or_default
 from .fair_esm_interface import FairESMInterface
 from .in_memory import ListedSequences, embed_listed
@@ -73,9 +72,11 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
         compile: Compile = "auto",
     ) -> None:
         super().__init__()
-        self.family = get_family(family) if isinstance(family, str) else family
+        if isinstance(family, str):
+            family = family_of(head.report, "the head", {"name": family})
+        self.family = family
         num_members, self.width = reach(head, level, width)
-        self.members = members_of(self.family, head.names, head.member_dims)[:num_members]
+        self.members = members_of(self.family, head)[:num_members]
         self.head = head.truncate(head.names[num_members - 1])
         if not freeze:
             self.head.trainable_()
@@ -142,9 +143,7 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
         """The head up to this model's largest member, as :meth:`rd_lightning.RDHead.save_for_hub`
         writes it, with the family's name where its record has none. The backbones stay."""
         head = copy.copy(self.head)
-        head.report = replace(
-            head.report, context={"family": self.family.name, **head.report.context}
-        )
+        head.report = described(head.report, self.family, self.members)
         head.save_for_hub(folder, repo_id)
 
     @property
@@ -191,8 +190,8 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
         check_choice("repr", repr, ("tensor", "dict"))
         self.begin()
         num_members, columns = self._reach(level, width)
-        backbones = list(self.backbones.values())[:num_members]
-        z = self.head([backbone(tokens, padded=padded) for backbone in backbones])[..., :columns]
+        members = self.backbones(tokens, padded=padded, chosen=slice(num_members))
+        z = self.head(members)[..., :columns]
         if repr == "tensor":
             return z
         levels = zip(self.names[:num_members], self.dims[:num_members], strict=True)
@@ -304,11 +303,12 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
 
         try:
             vectors = embed_batch(
-                list(self.backbones.values())[first:num_members],
+                self.backbones,
                 self.head,
                 batch,
                 poolings,
                 max_residues=max_residues,
+                chosen=slice(first, num_members),
                 budget=budget,
                 known=None if known is None else known.vectors(batch, device),
                 on_piece=count,

@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Batch
 from ..errors import InputError, check_choice
+from ..families.backbone import Backbones
 from ..families.forward import TokenBudget, run_in_pieces
 from ..head.head import RDHead
 from ..runtime.memory import with_room
@@ -45,12 +46,13 @@ class Known(NamedTuple):
 
 @torch.no_grad()
 def embed_batch(
-    backbones: Sequence[nn.Module],
+    backbones: Backbones,
     head: RDHead,
     batch: SequenceBatch,
     poolings: Sequence[Pooling],
     *,
     max_residues: int,
+    chosen: slice = slice(None),
     budget: TokenBudget | None = None,
     known: dict[Pooling, Tensor] | None = None,
     on_piece: Callable[[int], None] = lambda pieces: None,
@@ -62,20 +64,26 @@ def embed_batch(
     equal to pooling the head's output, and the head costs next to nothing.
 
     Args:
+        chosen: the members that are run; the first ones, or those that follow ``known``.
         budget: what earlier batches of the same members and poolings have shown of the device.
-        known: vectors of the first levels that are there already; then ``backbones`` are the
-            members that follow, and the columns of ``known`` come back unchanged.
+        known: vectors of the first levels that are there already; their columns come back
+            unchanged.
         on_piece: told how many pieces beyond one a forward pass needed for lack of memory.
     """
-    sums: list[dict[Pooling, Tensor]] = [{} for _ in backbones]
+    sums: list[dict[Pooling, Tensor]] = [{} for _ in backbones.members[chosen]]
     num_windows = [0] * len(batch.sequences)
-    for planned in batch.pieces:
-        pooled = run_in_pieces(
-            lambda piece: [_pool(b, batch, piece, poolings) for b in backbones],
-            planned,
-            max_residues=max_residues,
-            budget=budget,
+
+    def pool(piece: Batch) -> list[dict[Pooling, Tensor]]:
+        return backbones.map(
+            lambda embeddings: _pool(embeddings.float(), batch, piece, poolings),
+            piece.tokens,
+            padded=piece.padded,
+            num_tokens=piece.num_tokens,
+            chosen=chosen,
         )
+
+    for planned in batch.pieces:
+        pooled = run_in_pieces(pool, planned, max_residues=max_residues, budget=budget)
         for number, (piece, by_member) in enumerate(pooled):
             on_piece(number)
             for index, _, _ in piece.windows:
@@ -106,11 +114,9 @@ def weighted_means(
 
 
 def _pool(
-    backbone: nn.Module, batch: SequenceBatch, piece: Batch, poolings: Sequence[Pooling]
+    embeddings: Tensor, batch: SequenceBatch, piece: Batch, poolings: Sequence[Pooling]
 ) -> dict[Pooling, Tensor]:
     """Of one member and one piece: (windows, d) weighted sums and <cls>; (n, d) residues."""
-    num_tokens = piece.num_tokens
-    embeddings = backbone(piece.tokens, padded=piece.padded, num_tokens=num_tokens).float()
     pooled: dict[Pooling, Tensor] = {}
     if "mean" in poolings:
         weights = batch.mean_weights(piece).to(embeddings.device, non_blocking=True)

@@ -38,7 +38,7 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
     if job.topup:
         output += f"; columns {job.topup.width + 1} to {job.width} are added"
     weights = job.options.family.get("weights")
-    source = said_of_source(placement.members, weights) if placement else ""
+    source = said_of_source(placement.models, weights) if placement else ""
     part = job.records.fact(job.part, job.data.unique)
     return [
         ("levels", f"{job.family.name}: {levels}, {job.width} columns"),

@@ -178,7 +178,7 @@ class RunUnderTrainer:
                 then()
             if not preflight:
                 weights = job.options.family.get("weights")
-                download_missing(self.placement.members, weights)
+                download_missing(self.placement.models, weights)
             return store
 
         def scan_once() -> None:

@@ -10,14 +10,13 @@ import torch
 
 from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice
-from ..families.backbone import load_backbones, weight_digests
-from ..families.configured import family_from_config
+from ..families.backbone import Backbones, load_backbones, weight_digests
 from ..families.execution import Execution, recorded
-from ..families.family import Family, Member, members_of
+from ..families.family import Family, Member
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..fitting.output import Fitted, read_fit
-from ..head.report import family_of
+from ..head.family import family_of, members_of
 from ..runtime.precision import PRECISIONS, autocast, resolved_precision
 from ..runtime.provenance import differences
 from .options import EvaluateOptions
@@ -44,14 +43,12 @@ class Models:
     def family(self) -> Family:
         """What the fit was made with, or what the configuration names."""
         assert self.fitted is not None and self.options.fit is not None
-        name = self.options.family["name"] or family_of(self.fitted.head.report, self.options.fit)
-        return family_from_config({**self.options.family, "name": name})
+        return family_of(self.fitted.head.report, self.options.fit, self.options.family)
 
     @property
     def _members(self) -> tuple[Member, ...]:
         assert self.fitted is not None
-        head = self.fitted.head
-        return members_of(self.family, head.names, head.member_dims)
+        return members_of(self.family, self.fitted.head)
 
     @property
     def offload(self) -> Offload:
@@ -68,7 +65,7 @@ class Models:
         return place(self._members, self.offload, work, available_memory(self.device))
 
     @cached_property
-    def _loaded(self) -> tuple[torch.nn.ModuleDict, dict[str, str]]:
+    def _loaded(self) -> tuple[Backbones, dict[str, str]]:
         """The backbones, and the digests of their weights, which are the fit's."""
         assert self.fitted is not None
         weights = self.options.family.get("weights")
@@ -101,7 +98,7 @@ class Models:
         return {} if self.precision == "32-true" else {"precision": self.precision}
 
     @property
-    def backbones(self) -> torch.nn.ModuleDict:
+    def backbones(self) -> Backbones:
         """Loaded when first asked for."""
         return self._loaded[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from ..embedding.nested_model import NestedModel
 from ..errors import InputError
-from ..families.backbone import Backbone, module_key, weight_digests
+from ..families.backbone import Backbones, module_key, weight_digests
 from ..families.family import Family
 from ..head.head import RDHead, reach
 from ..runtime.provenance import versions
@@ -115,15 +115,12 @@ class HeadAlone(Part):
 
 
 class WithBackbones(Part):
-    def __init__(
-        self, family: Family, backbones: Sequence[Backbone], head: RDHead, columns: int
-    ) -> None:
+    def __init__(self, family: Family, backbones: Backbones, head: RDHead, columns: int) -> None:
         super().__init__(head, columns)
-        self.family = family
-        self.backbones = nn.ModuleDict({module_key(b.member.name): b for b in backbones})
+        self.family, self.backbones = family, backbones
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.nested([backbone(tokens) for backbone in self.backbones.values()])
+        return self.nested(self.backbones(tokens))
 
     def record(self) -> dict[str, Any]:
         made_of = {"family": self.family.name, "weights": weight_digests(self.backbones)}
@@ -153,7 +150,7 @@ def part_of(model: RDHead | NestedModel, level: str | None, width: int | None) -
     else:
         num_members, columns = model._reach(level, width)
         head = model.head.truncate(model.head.names[num_members - 1])
-        backbones: Any = list(model.backbones.values())[:num_members]
+        backbones = model.backbones.first(num_members)
         part = WithBackbones(model.family, backbones, head, columns)
     for name, tensor in part.state_dict().items():
         if tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):

@@ -1,12 +1,12 @@
-"""One frozen protein language model: tokens in, residue embeddings of its last layer out."""
+"""Frozen protein language models: tokens in, residue embeddings of every member out."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..data.windows import NUM_SPECIAL_TOKENS
+from ..errors import InputError
 from .execution import Execution
-from .family import Family, Member
+from .family import Family, Member, check_layers, one_a_model
 from .holding import check_autocast
 from .holding import hold as hold_weights
 from .shared_block import MakeBlock, private_block
 from .streamed import stream
 from .vocabulary import Translation
 
+Result = TypeVar("Result")
 _SAMPLE = 1 << 16
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Kernels of attention on a GPU: not cuDNN's, which plans anew for every shape of a batch (0.4 s on
@@ -29,10 +31,16 @@ a B200), and the batches of one plan have nearly as many shapes as batches."""
 
 
 class Backbone(nn.Module):
-    """A member of a family, frozen and always in eval mode.
+    """One model of a family, frozen and always in eval mode.
 
     For ESM-2, ``backbone(tokens)`` equals fair-esm's ``representations[num_layers]`` at every
     position that is not padding.
+
+    Args:
+        member: the model, a member without a layer.
+
+    Attributes:
+        members: those that are layers of the model, or the model itself.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class Backbone(nn.Module):
         self.family, self.member, self.model = family, member, model
         self.translation = translation
         """From the family's tokens to the model's; None where they are the same."""
+        self.members: tuple[Member, ...] = (member,)
         self.held: torch.dtype | None = None
         """Autocast's dtype, in which the weights of linear layers are held; None: in float32."""
         self._digest: str | None = None
@@ -104,13 +113,16 @@ class Backbone(nn.Module):
         *,
         padded: bool = True,
         num_tokens: int | None = None,
-    ) -> Float[Tensor, "batch length width"]:
+        layers: Sequence[int] | None = None,
+    ) -> Float[Tensor, "batch length width"] | list[Float[Tensor, "batch length width"]]:
         """Embeddings of every token, special ones included; at padding they mean nothing.
 
         Args:
             padded: whether any token is padding.
             num_tokens: tokens that are not padding, where the caller knows: packed batches on a GPU
                 would wait for it.
+            layers: for a list, one tensor a number, see :attr:`Family.encode`; by default the last
+                layer's alone.
 
         Raises:
             InputError: the weights are held in a dtype, and autocast is off or of another.
@@ -128,8 +140,11 @@ class Backbone(nn.Module):
                 layer=self.layer,
                 padded=padded,
                 num_tokens=num_tokens,
+                layers=layers,
             )
-        return found if translation is None else translation.back(found)
+        if translation is None:
+            return found
+        return translation.back(found) if layers is None else list(map(translation.back, found))
 
     def digest(self) -> str:
         """BLAKE2b of the weights: all names and shapes, and up to 65,536 values of each tensor,
@@ -152,58 +167,155 @@ def _attention_kernels(device: torch.device) -> AbstractContextManager:
     return sdpa_kernel(ATTENTION) if device.type == "cuda" else nullcontext()
 
 
+class Backbones(nn.ModuleDict):
+    """The models of several members of a family, by name: one for all members that are layers of
+    it, which run in one forward pass.
+
+    Args:
+        models: a :class:`Backbone` for each model that the members are of.
+        members: in the order of the embeddings; by default those of each model in turn.
+
+    Raises:
+        InputError: two models have one name.
+    """
+
+    def __init__(self, models: Sequence[Backbone], members: Sequence[Member] | None = None) -> None:
+        named = {module_key(model.member.name): model for model in models}
+        if len(named) < len(models):
+            names = ", ".join(model.member.name for model in models)
+            raise InputError(f"two models of a family have one name: {names}; give each its own")
+        super().__init__(named)
+        self.key_of = {m: key for key, model in named.items() for m in model.members}
+        """Of a member's model, by member."""
+        self.members = tuple(self.key_of if members is None else members)
+
+    @property
+    def family(self) -> Family:
+        """Of all models."""
+        first: Any = next(iter(self.values()))
+        return first.family
+
+    def first(self, number: int) -> Backbones:
+        """The first members alone, and the models that they are of, which are not copied."""
+        members = self.members[:number]
+        keys = dict.fromkeys(self.key_of[member] for member in members)
+        models: Any = [self[key] for key in keys]
+        return Backbones(models, members)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch length"],
+        *,
+        padded: bool = True,
+        num_tokens: int | None = None,
+        chosen: slice = slice(None),
+    ) -> list[Float[Tensor, "batch length _"]]:
+        """One tensor a member, in their order; see :meth:`map`."""
+        known = {"padded": padded, "num_tokens": num_tokens, "chosen": chosen}
+        return self.map(lambda embeddings: embeddings, tokens, **known)
+
+    def map(
+        self,
+        function: Callable[[Tensor], Result],
+        tokens: Int[Tensor, "batch length"],
+        *,
+        padded: bool = True,
+        num_tokens: int | None = None,
+        chosen: slice = slice(None),
+    ) -> list[Result]:
+        """What a function gives of each member's embeddings (batch, length, width).
+
+        Each model runs once, and no layer after the last that a member needs. The embeddings of one
+        model are let go of before the next one runs.
+
+        Args:
+            padded, num_tokens: see :meth:`Backbone.forward`.
+            chosen: the members whose embeddings are wanted.
+        """
+        members = self.members[chosen]
+        found: dict[Member, Result] = {}
+        for key, model in self.items():
+            mine = [member for member in members if self.key_of[member] == key]
+            if not mine:
+                continue
+            known: dict[str, Any] = {"padded": padded, "num_tokens": num_tokens}
+            if any(member.layer is not None for member in mine):
+                known["layers"] = [member.depth for member in mine]
+            made = model(tokens, **known)
+            embedded = made if "layers" in known else [made] * len(mine)
+            del made
+            for member in mine:
+                found[member] = function(embedded.pop(0))
+        return [found[member] for member in members]
+
+
 def load_backbones(
     family: Family,
-    members: tuple[Member, ...],
+    members: Sequence[Member],
     weights: Path | None = None,
     execution: Execution | None = None,
     *,
     hold: torch.dtype | None = None,
     streamed: Collection[str] = (),
     device: torch.device | str = "cpu",
-) -> nn.ModuleDict:
-    """Several members, by name, which share ``execution``; ``streamed`` names those whose layers
-    are, alone or with what makes the block of each. See :meth:`Backbone.load`."""
+) -> Backbones:
+    """The models of several members, each loaded once, which share ``execution``; ``streamed``
+    names those whose layers are, alone or with what makes the block of each. See
+    :meth:`Backbone.load`.
+
+    Raises:
+        InputError: a member is a layer that the family does not give.
+    """
+    check_layers(family, members)
     execution = Execution() if execution is None else execution
     made = streamed if isinstance(streamed, Mapping) else dict.fromkeys(streamed, True)
-    loaded = (
-        Backbone.load(
+    models = []
+    for model, group in one_a_model(members).items():
+        named = (made[m.name] for m in (model, *group) if m.name in made)
+        loaded = Backbone.load(
             family,
-            m,
+            model,
             weights,
             execution,
             hold=hold,
-            streamed=made.get(m.name, False),
+            streamed=next(named, False),
             device=device,
         )
-        for m in members
-    )
-    return nn.ModuleDict({module_key(backbone.member.name): backbone for backbone in loaded})
+        loaded.members = group
+        models.append(loaded)
+    return Backbones(models, members)
 
 
-def weight_digests(backbones: nn.ModuleDict) -> dict[str, str]:
-    """By member's name, see :meth:`Backbone.digest`."""
-    found: Iterator[Any] = iter(backbones.values())  # of Backbone, which torch types as Module
-    return {backbone.member.name: backbone.digest() for backbone in found}
+def weight_digests(backbones: Backbones) -> dict[str, str]:
+    """By member's name, see :meth:`Backbone.digest`; of an inner layer with its number, as
+    ``"...@3"``."""
+    models: Any = backbones.items()  # of Backbone, which torch types as Module
+    digests = {key: model.digest() for key, model in models}
+    return {
+        member.name: digests[backbones.key_of[member]]
+        + (f"@{member.layer}" if member.is_inner else "")
+        for member in backbones.members
+    }
 
 
 def module_key(name: str) -> str:
-    """A member's name as a key of ``nn.ModuleDict``, which allows no dot."""
+    """A model's name as a key of ``nn.ModuleDict``, which allows no dot."""
     return name.replace(".", "_")
 
 
 @torch.no_grad()
 def residue_embeddings(
-    backbones: nn.ModuleDict,
+    backbones: Backbones,
     tokens: Int[Tensor, "batch length"],
     rows: Int[Tensor, " n"],
     *,
     padded: bool,
 ) -> list[Float[Tensor, "n _"]]:
-    """One (n, d_k) tensor a backbone: the residues of the batch, which are the tokens at its flat
+    """One (n, d_k) tensor a member: the residues of the batch, which are the tokens at its flat
     positions ``rows``."""
-    num_tokens = len(rows) + NUM_SPECIAL_TOKENS * len(tokens)
-    return [
-        backbone(tokens, padded=padded, num_tokens=num_tokens).flatten(0, 1).index_select(0, rows)
-        for backbone in backbones.values()
-    ]
+    return backbones.map(
+        lambda embeddings: embeddings.flatten(0, 1).index_select(0, rows),
+        tokens,
+        padded=padded,
+        num_tokens=len(rows) + NUM_SPECIAL_TOKENS * len(tokens),
+    )

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import reason
-from .esm2 import embed_tokens, rotary_tables
+from .esm2 import Outputs, embed_tokens, rotary_tables
 from .packed import Packing, one_by_one, pack, packed_layer, varlen
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,14 @@ def encode_compiled(
     packed: bool,
     padded: bool = True,
     num_tokens: int | None = None,
-) -> Float[Tensor, "batch length width"]:
+    layers: Sequence[int] | None = None,
+) -> Float[Tensor, "batch length width"] | list[Float[Tensor, "batch length width"]]:
     """What :func:`rd_lightning.families.esm2.encode`, or where ``packed``
     :func:`rd_lightning.families.packed.encode_packed`, gives, up to rounding.
 
     Args:
         layer: of :func:`compiled_layer`; or :func:`_layer` itself.
-        padded, num_tokens: as of these two.
+        padded, num_tokens, layers: as of these two.
     """
     batch, length = tokens.shape
     padding = tokens.eq(model.padding_idx)
@@ -64,18 +65,24 @@ def encode_compiled(
         index = torch.arange(batch * length, device=tokens.device)
         attended, edges = (~padding).flatten().clone(), None
     x = x.index_select(0, index)
-    layers: Any = model.layers
-    tables = rotary_tables(layers[0].self_attn.rot_emb.inv_freq, length)
+    first: Any = model.layers[0]
+    tables = rotary_tables(first.self_attn.rot_emb.inv_freq, length)
     cos, sin = (table.index_select(0, index % length) for table in tables)
     # A tensor on the host: for each number there would be a graph, a tensor is not looked at.
     shape = torch.tensor([batch, length, padded])
     torch._dynamo.mark_static(shape)
-    for each in layers:
+
+    def whole(x: Tensor) -> Tensor:
+        if packed:
+            x = x.new_zeros(batch * length, x.shape[1]).index_copy(0, index, x)
+        return x.view(batch, length, -1)
+
+    outputs = Outputs(model, layers, whole)
+    outputs.add(0, x)
+    for n, each in enumerate(outputs.run, start=1):
         x = layer(each, x, cos, sin, attended, edges, shape)
-    x = model.emb_layer_norm_after(x)
-    if packed:
-        x = x.new_zeros(batch * length, x.shape[1]).index_copy(0, index, x)
-    return x.view(batch, length, -1)
+        outputs.add(n, x)
+    return outputs.end(x)
 
 
 def compile_layers(backbones: Sequence[Any]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, whole_number
 from .download import with_source
-from .family import Family, Member, Repository, get_family, known_families
+from .family import Family, Member, Repository, check_layers, get_family, is_registered
 from .hugging_face import (
     encode,
     load,
@@ -75,7 +75,9 @@ def family_from_config(config: Mapping[str, Any]) -> Family:
     names = [member.name for member, _ in chosen]
     if len(set(names)) != len(names):
         raise InputError(f"the names of family.members must differ; got {', '.join(names)}")
-    return with_source(_put_together(name, chosen, folder), source)
+    family = with_source(_put_together(name, chosen, folder), source)
+    check_layers(family, family.members)
+    return family
 
 
 def _entries(members: Any) -> list[dict[str, Any]]:
@@ -122,14 +124,18 @@ def _chosen(
     name = str(entry.get("name", default))
     layer = entry.get("layer")
     if at:
-        layer = _layer(inner, entry["of"]) if layer is None else layer
+        layer = _layer(inner, entry["of"], found.num_layers) if layer is None else layer
     found = replace(found, name=name, origin=f"{source.name}/{model}")
-    return _at_layer(found, layer), source
+    of_model = model if source.name == family else f"{source.name}-{model}"
+    of_model = None if layer is None else of_model
+    return replace(_at_layer(found, layer), model=of_model), source
 
 
-def _layer(text: str, word: object) -> int:
+def _layer(text: str, word: object, highest: int) -> int:
     if not text.isdecimal():
-        raise InputError(f"family.members: {word}: a layer is a whole number, not {text!r}")
+        raise InputError(
+            f"family.members: {word}: a layer is a whole number from 0 to {highest}, not {text!r}"
+        )
     return int(text)
 
 
@@ -167,7 +173,7 @@ def _put_together(
     first = sources[0]
     if first is not None and all(source is first for source in sources):
         return replace(first, members=members)
-    if name in known_families():  # it would be taken for that family alone
+    if is_registered(name):  # it would be taken for that family alone
         name = "+".join(dict.fromkeys(source.name if source else "paths" for source in sources))
     if not any(sources):
         return Family(
@@ -177,7 +183,7 @@ def _put_together(
             encode=encode,
             vocabulary=lambda m, other: read_vocabulary(m, folder if other is None else other),
         )
-    mixed = _Mixed({member.name: source for member, source in chosen}, folder)
+    mixed = _Mixed({_files(member): source for member, source in chosen}, folder)
     return Family(
         name,
         members,
@@ -188,21 +194,26 @@ def _put_together(
     )
 
 
+def _files(member: Member) -> object:
+    """What the layers of one model have in common."""
+    return member.origin, member.checkpoint, member.repository
+
+
 class _Mixed:
     """Members of several families, or of paths, each loaded and run as its own family does.
 
     Args:
-        sources: by member's name; None for a path.
+        sources: by :func:`_files`; None for a path.
         folder: in which the paths are.
     """
 
-    def __init__(self, sources: Mapping[str, Family | None], folder: Path | None) -> None:
+    def __init__(self, sources: Mapping[object, Family | None], folder: Path | None) -> None:
         self._sources, self._folder = sources, folder
         self._encode: dict[type, Callable[..., Any]] = {}
         """By class, so that copies of a model are run as well."""
 
     def load(self, member: Member, folder: Path | None, *, stored: bool) -> nn.Module:
-        source = self._sources[member.name]
+        source = self._sources[_files(member)]
         if source is None:
             model, run = load(member, self._folder if folder is None else folder), encode
         else:
@@ -219,7 +230,7 @@ class _Mixed:
         return self._encode.get(type(model), encode)(model, tokens, **options)
 
     def vocabulary(self, member: Member, folder: Path | None) -> Vocabulary:
-        source = self._sources[member.name]
+        source = self._sources[_files(member)]
         if source is None:
             return read_vocabulary(member, self._folder if folder is None else folder)
         if source.vocabulary is None:

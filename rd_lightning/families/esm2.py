@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,8 +22,12 @@ TRAINED_MASK_RATIO = 0.15 * 0.8
 
 
 def encode(
-    model: ESM2, tokens: Int[Tensor, "batch length"], *, padded: bool = True
-) -> Float[Tensor, "batch length width"]:
+    model: ESM2,
+    tokens: Int[Tensor, "batch length"],
+    *,
+    padded: bool = True,
+    layers: Sequence[int] | None = None,
+) -> Float[Tensor, "batch length width"] | list[Float[Tensor, "batch length width"]]:
     """Last-layer representations of every token, after the final layer norm.
 
     Equals fair-esm's ``model(tokens, repr_layers=[n])["representations"][n]`` with
@@ -34,16 +39,61 @@ def encode(
         tokens: indices of ``model.alphabet``, ``<cls>`` first, ``<eos>`` last, padded on the right.
         padded: whether any token is padding. False skips the attention mask (the caller knows it
             from the lengths; asking the tensor would stall a GPU).
+        layers: numbers n, from 0 (the embedding layer) to ``model.num_layers``, for a list of
+            ``representations[n]`` in the order given; no layer after the largest is run.
     """
     padding = tokens.eq(model.padding_idx)
     x = embed_tokens(model, tokens, padding)
     attendable = ~padding[:, None, None, :] if padded else None
-    layers: Any = model.layers  # of fair-esm's TransformerLayer, which torch types as Module
-    cos, sin = rotary_tables(layers[0].self_attn.rot_emb.inv_freq, tokens.shape[1])
-    for layer in layers:
+    first: Any = model.layers[0]  # fair-esm's TransformerLayer, which torch types as Module
+    cos, sin = rotary_tables(first.self_attn.rot_emb.inv_freq, tokens.shape[1])
+    outputs = Outputs(model, layers)
+    outputs.add(0, x)
+    for n, layer in enumerate(outputs.run, start=1):
         x = x + _attend(layer.self_attn, layer.self_attn_layer_norm(x), cos, sin, attendable)
         x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
-    return model.emb_layer_norm_after(x)
+        outputs.add(n, x)
+    return outputs.end(x)
+
+
+class Outputs:
+    """What an encoder of ESM-2 gives: the last layer's output after the final norm, or those of the
+    layers that are asked for, in a list.
+
+    Args:
+        layers: numbers, from 0 to that of the layers; None: the last alone, and no list.
+        finish: of each output, such as padding that is put back.
+
+    Attributes:
+        run: the layers that are to be run, in order.
+    """
+
+    def __init__(
+        self,
+        model: ESM2,
+        layers: Sequence[int] | None,
+        finish: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        self._number = len(model.layers)
+        self._layers, self._finish, self._norm = layers, finish, model.emb_layer_norm_after
+        self._found: dict[int, Tensor] = {}
+        last = self._number if layers is None else max(layers)
+        self._is_whole = last == self._number
+        # All of them as they stand: a slice would be a new list.
+        self.run: Any = model.layers if self._is_whole else model.layers[:last]
+
+    def add(self, number: int, x: Tensor) -> None:
+        """The output of a layer, before any norm."""
+        if self._layers is not None and number in self._layers and number < self._number:
+            self._found[number] = self._finish(x)
+
+    def end(self, x: Tensor) -> Any:
+        """What the encoder gives, from the output of the last layer that was run."""
+        if self._is_whole:
+            self._found[self._number] = self._finish(self._norm(x))
+        if self._layers is None:
+            return self._found[self._number]
+        return [self._found[number] for number in self._layers]
 
 
 def rotary_tables(

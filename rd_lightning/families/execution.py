@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -32,7 +32,7 @@ class Execution:
             end without padding, for ESM-2 alone, equal up to float32's rounding; on a GPU in 16
             bits, by ``torch.nn.attention.varlen`` of torch 2.10. "auto" is padded: on a CPU packed
             batches are no faster, and on a GPU they have not been measured.
-        compile: True compiles ESM-2's layers with ``torch.compile``, one graph a member; equal up
+        compile: True compiles ESM-2's layers with ``torch.compile``, one graph a model; equal up
             to rounding. "auto" does not, for the same two reasons.
 
     Attributes:
@@ -138,24 +138,26 @@ class Execution:
         layer: Callable[..., Tensor] | None,
         padded: bool,
         num_tokens: int | None,
-    ) -> Tensor:
-        """One member on one batch; see :meth:`rd_lightning.families.backbone.Backbone.forward`.
+        layers: Sequence[int] | None = None,
+    ) -> Any:
+        """One model on one batch; see :meth:`rd_lightning.families.backbone.Backbone.forward`.
 
         Args:
             layer: of :func:`rd_lightning.families.compiled.compiled_layer`.
         """
         # A graph of torch.export or torch.compile has no lengths to pack by.
         plain = layer is None and self.attention != "packed"
+        chosen: dict[str, Any] = {} if layers is None else {"layers": layers}
         if plain or torch.compiler.is_compiling():
-            return family.encode(model, tokens, padded=padded)
+            return family.encode(model, tokens, padded=padded, **chosen)
         dtype = _products(tokens.device.type, next(model.parameters()).dtype)
         packed = self.is_packed(family, tokens.device, dtype)
         if layer is not None:
-            known = {"packed": packed, "padded": padded, "num_tokens": num_tokens}
+            known = {"packed": packed, "padded": padded, "num_tokens": num_tokens, **chosen}
             return encode_compiled(model, layer, tokens, **known)
         if packed:
-            return encode_packed(model, tokens, num_tokens=num_tokens)
-        return family.encode(model, tokens, padded=padded)
+            return encode_packed(model, tokens, num_tokens=num_tokens, **chosen)
+        return family.encode(model, tokens, padded=padded, **chosen)
 
 
 def _products(device_type: str, weights: torch.dtype) -> torch.dtype:

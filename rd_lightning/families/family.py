@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
@@ -52,7 +53,11 @@ class Repository:
 
 @dataclass(frozen=True)
 class Member:
-    """One model of a family."""
+    """One model of a family, or one layer of it.
+
+    Members of one ``checkpoint``, width and depth of which one names a layer are one model, which
+    is loaded and run once for all of them.
+    """
 
     name: str
     """Short and unique in the family: "650M"."""
@@ -61,6 +66,7 @@ class Member:
     checkpoint: str
     """Name under which :attr:`Family.load` finds the weights."""
     num_layers: int
+    """Of the model."""
     num_heads: int
     repository: Repository = field(default_factory=Repository)
     """Of the ``checkpoint``, if that names one."""
@@ -68,6 +74,20 @@ class Member:
     """``family/member`` of a known family that it was taken from."""
     source: Source = "auto"
     """Of an ESM-2: where its weights are taken from."""
+    layer: int | None = None
+    """Whose output it is, from 0 (the embedding layer) to ``num_layers``; None: the last."""
+    model: str | None = None
+    """Name of the model whose layer it is; None: the member's own."""
+
+    @property
+    def depth(self) -> int:
+        """Layers that are run for it."""
+        return self.num_layers if self.layer is None else self.layer
+
+    @property
+    def is_inner(self) -> bool:
+        """Whether it is a layer before the last, whose embeddings are not the model's own."""
+        return self.depth < self.num_layers
 
 
 @dataclass(frozen=True)
@@ -87,8 +107,10 @@ class Family:
     members: tuple[Member, ...]
     load: Callable[[Member, Path | None], nn.Module]
     """(member, folder the user named or None) to a new model, float32, on the CPU."""
-    encode: Callable[..., Tensor] = encode
-    """``encode(model, tokens, padded=...)`` to (batch, length, width)."""
+    encode: Callable[..., Any] = encode
+    """``encode(model, tokens, padded=...)`` to (batch, length, width), the last layer's; with
+    ``layers=[...]``, where a member is a layer, to a list of such tensors, one a number: 0 is the
+    output of the embedding layer, n that of layer n, without the final norm but for the last."""
     tokenizer: Callable[[], Tokenizer] = field(default=esm_tokenizer)
     vocabulary: Callable[[Member, Path | None], Vocabulary] | None = None
     """The tokens of a member, where they may be others than the family's. None: they are the
@@ -170,22 +192,57 @@ def known_families() -> list[str]:
     return sorted({*_REGISTRY, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
+def is_registered(name: str) -> bool:
+    """Whether :func:`get_family` knows it."""
+    return name in _REGISTRY or bool(entry_points(group=ENTRY_POINTS, name=name))
+
+
 def chain_text(names: Sequence[str], widths: Sequence[int]) -> str:
     """For people: "8M (320) -> 35M (480)"."""
     return " -> ".join(f"{name} ({width})" for name, width in zip(names, widths, strict=True))
 
 
-def members_of(family: Family, names: Sequence[str], widths: Sequence[int]) -> tuple[Member, ...]:
-    """The members of those names and widths, with which the family must begin.
+def one_a_model(members: Iterable[Member]) -> dict[Member, tuple[Member, ...]]:
+    """Members by the model that they are of, both in the order of the members.
 
-    Raises:
-        InputError: the family does not begin with them.
+    A model is a member as well, of the last layer; where no member is a layer, each is its own.
     """
-    members = family.members[: len(names)]
-    found = [(m.name, m.width) for m in members]
-    wanted = list(zip(names, widths, strict=True))
-    if found != wanted:
-        raise InputError(
-            f"the head is of {wanted} (name, width), but the family {family.name} begins {found}"
-        )
-    return members
+    groups: dict[object, list[Member]] = {}
+    for member in members:
+        # A checkpoint without a name is of no file, and one of another shape is of another model.
+        place = member.checkpoint or member.model or member.name
+        files = place, member.repository, member.source, member.width, member.num_layers
+        groups.setdefault(files, []).append(member)
+    found: dict[Member, tuple[Member, ...]] = {}
+    for group in groups.values():
+        if all(member.layer is None and member.model is None for member in group):
+            found |= {member: (member,) for member in group}
+        else:
+            first = next((m for m in group if m.layer is None), group[0])
+            model = replace(first, name=first.model or first.name, layer=None, model=None)
+            found[model] = tuple(group)
+    return found
+
+
+def check_layers(family: Family, members: Iterable[Member]) -> None:
+    """Raise InputError if a member is a layer that the family cannot give, or that another is."""
+    members = tuple(members)
+    for group in one_a_model(members).values():
+        first: dict[int, Member] = {}
+        for member in group:
+            if (same := first.setdefault(member.depth, member)) is not member:
+                raise InputError(f"{same.name} and {member.name} are the same layer; name it once")
+    for member in members:
+        if member.layer is None:
+            continue
+        if not 0 <= member.layer <= member.num_layers:
+            raise InputError(
+                f"{member.name}: layer {member.layer} is not one of 0 to {member.num_layers}, "
+                f"those of its model in the family {family.name}"
+            )
+        parameters = signature(family.encode).parameters.values()
+        if not any(p.name == "layers" or p.kind is Parameter.VAR_KEYWORD for p in parameters):
+            raise InputError(
+                f"{member.name}: the family {family.name} gives the last layer alone (its encode "
+                "takes no layers=...); choose members without a layer"
+            )

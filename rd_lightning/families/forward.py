@@ -1,4 +1,4 @@
-"""A batch through all backbones; smaller pieces where the device has no room for the whole."""
+"""A batch through all models; smaller pieces where the device has no room for the whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batch import Batch, cut, halves
 from ..data.windows import Window
 from ..errors import InputError
 from ..runtime.memory import free_memory, or_none
-from .backbone import residue_embeddings
+from .backbone import Backbones, residue_embeddings
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -75,7 +75,7 @@ class TokenBudget:
 
 
 def embed_in_pieces(
-    backbones: nn.ModuleDict,
+    backbones: Backbones,
     batch: Batch,
     *,
     max_residues: int,
@@ -83,7 +83,7 @@ def embed_in_pieces(
     then: Callable[[list[Tensor]], Result],
 ) -> Iterator[tuple[Batch, Result]]:
     """Pieces of the batch, in order, each with what ``then`` makes of the embeddings of its
-    residues by every backbone.
+    residues for every member.
 
     See :func:`run_in_pieces`.
     """

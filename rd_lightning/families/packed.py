@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from esm.model.esm2 import ESM2
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .esm2 import embed_tokens, rotary_tables, rotate
+from .esm2 import Outputs, embed_tokens, rotary_tables, rotate
 
 VARLEN_SINCE = (2, 10)
 """The first torch with ``torch.nn.attention.varlen``."""
@@ -35,7 +35,8 @@ def encode_packed(
     tokens: Int[Tensor, "batch length"],
     *,
     num_tokens: int | None = None,
-) -> Float[Tensor, "batch length width"]:
+    layers: Sequence[int] | None = None,
+) -> Float[Tensor, "batch length width"] | list[Float[Tensor, "batch length width"]]:
     """What :func:`rd_lightning.families.esm2.encode` gives, and 0 at padding.
 
     Padding goes through no layer: the tokens of all windows are one sequence, positions and the
@@ -45,20 +46,27 @@ def encode_packed(
     Args:
         num_tokens: tokens that are not padding; asked of the tensor where it is None, which makes
             the host wait for a GPU.
+        layers: see there.
     """
     batch, length = tokens.shape
     padding = tokens.eq(model.padding_idx)
     packing = pack(~padding, num_tokens)
     x = embed_tokens(model, tokens, padding).flatten(0, 1).index_select(0, packing.index)
-    layers: Any = model.layers  # of fair-esm's TransformerLayer, which torch types as Module
-    tables = rotary_tables(layers[0].self_attn.rot_emb.inv_freq, length)
+    first: Any = model.layers[0]  # fair-esm's TransformerLayer, which torch types as Module
+    tables = rotary_tables(first.self_attn.rot_emb.inv_freq, length)
     cos, sin = (table.index_select(0, packing.index % length) for table in tables)
     attend = one_by_one if tokens.device.type == "cpu" else varlen
-    for layer in layers:
+
+    def spread(x: Tensor) -> Tensor:
+        whole = x.new_zeros(batch * length, x.shape[1])
+        return whole.index_copy(0, packing.index, x).view(batch, length, -1)
+
+    outputs = Outputs(model, layers, spread)
+    outputs.add(0, x)
+    for n, layer in enumerate(outputs.run, start=1):
         x = packed_layer(layer, x, cos, sin, packing, attend)
-    x = model.emb_layer_norm_after(x)
-    spread = x.new_zeros(batch * length, x.shape[1])
-    return spread.index_copy(0, packing.index, x).view(batch, length, -1)
+        outputs.add(n, x)
+    return outputs.end(x)
 
 
 def pack(inside: Tensor, num_tokens: int | None = None) -> Packing:

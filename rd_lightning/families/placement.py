@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from ..errors import check_choice
-from .family import Member
+from .family import Member, one_a_model
 from .streamed import NUM_SLOTS
 
 Offload = Literal["auto", "none", "layers"]
@@ -63,22 +63,27 @@ class Placement:
 
     members: tuple[Member, ...]
     streamed: tuple[str, ...]
-    """Members whose layers stay in host memory."""
+    """Models whose layers stay in host memory."""
     work: Work
     free: int | None
     """Of the device, before anything is loaded; None: unknown."""
 
     @property
+    def models(self) -> tuple[Member, ...]:
+        """What is loaded: each model once, however many of its layers are members."""
+        return tuple(one_a_model(self.members))
+
+    @property
     def weights(self) -> int:
         """On the device."""
         return sum(
-            device_bytes(m, self.work.hold, streamed=m.name in self.streamed) for m in self.members
+            device_bytes(m, self.work.hold, streamed=m.name in self.streamed) for m in self.models
         )
 
     @property
     def host(self) -> int:
         """Of streamed layers, in host memory; once for all processes of a run on a machine."""
-        streamed = (m for m in self.members if m.name in self.streamed)
+        streamed = (m for m in self.models if m.name in self.streamed)
         return sum(_itemsize(self.work.hold) * linear_weights(m) for m in streamed)
 
     @property
@@ -116,8 +121,8 @@ def device_bytes(member: Member, hold: torch.dtype | None, *, streamed: bool = F
 
 
 def place(members: Sequence[Member], offload: Offload, work: Work, free: int | None) -> Placement:
-    """Where the weights go: "none" on the device; "layers" the layers of all members to host
-    memory; "auto" those of as few members as need be, the largest first.
+    """Where the weights go: "none" on the device; "layers" the layers of all models to host
+    memory; "auto" those of as few models as need be, the largest first.
 
     Args:
         members: smallest first.
@@ -127,7 +132,7 @@ def place(members: Sequence[Member], offload: Offload, work: Work, free: int | N
         InputError: there is no such choice.
     """
     check_choice("offload", offload, OFFLOADS)
-    names = [member.name for member in members]
+    names = [model.name for model in sorted(one_a_model(members), key=linear_weights)]
     tried = [
         Placement(tuple(members), tuple(names[len(names) - number :]), work, free)
         for number in range(len(names) + 1)
@@ -142,7 +147,7 @@ def place(members: Sequence[Member], offload: Offload, work: Work, free: int | N
 def streamed_members(
     members: Sequence[Member], offload: Literal["none", "layers"] | Collection[str]
 ) -> Collection[str]:
-    """Names of the members whose layers are streamed: none, all, or those that are named.
+    """Names of the models whose layers are streamed: none, all, or those that are named.
 
     Raises:
         InputError: another word.
@@ -150,7 +155,7 @@ def streamed_members(
     if not isinstance(offload, str):
         return offload
     check_choice("offload", offload, ("none", "layers"))
-    return [member.name for member in members] if offload == "layers" else ()
+    return [model.name for model in one_a_model(members)] if offload == "layers" else ()
 
 
 def remedies(

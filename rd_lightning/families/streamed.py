@@ -132,22 +132,30 @@ class StreamedLayers:
         return len(self._bare)
 
     def __getitem__(self, index: int | slice) -> Any:
-        """A layer without linear weights, for what else it has; or all, as a slice."""
+        """A layer without linear weights, for what else it has; or the first layers, as a slice,
+        which gives them once."""
         if isinstance(index, slice):
-            if index.indices(len(self)) != (0, len(self), 1):
-                raise InputError("streamed layers run from first to last: offload=none")
-            return self
+            start, stop, step = index.indices(len(self))
+            if (start, step) != (0, 1):
+                raise InputError("streamed layers run from the first one on: offload=none")
+            return self if stop == len(self) else self._pass(stop)
         return self._ring().bare[index]
 
     def __iter__(self) -> Iterator[nn.Module]:
+        return self._pass(len(self))
+
+    def _pass(self, stop: int) -> Iterator[nn.Module]:
+        """Of the first layers, so many."""
+        if not stop:
+            return
         ring = self._ring()
         number_of_pass = ring.begin()
-        for number, layer in enumerate(ring.layers):
+        for number, layer in enumerate(ring.layers[:stop]):
             ring.copies.wait(number % NUM_SLOTS)
             yield layer
             if ring.num_passes != number_of_pass:
                 raise RuntimeError("two passes over the same streamed layers at once")
-            ring.done(number)
+            ring.done(number, stop)
 
     @property
     def num_bytes(self) -> int:
@@ -219,11 +227,12 @@ class _Ring:
             self._fill(slot, slot)
         return self.num_passes
 
-    def done(self, number: int) -> None:
-        """A layer has computed; the next one takes its slot, or that of the next pass."""
+    def done(self, number: int, stop: int) -> None:
+        """A layer of the first ``stop`` has computed; the next one takes its slot, or that of the
+        next pass."""
         slot = number % NUM_SLOTS
         following = number + NUM_SLOTS
-        self._fill(slot, following if following < len(self.layers) else slot)
+        self._fill(slot, following if following < stop else slot)
 
     def _fill(self, slot: int, number: int) -> None:
         if self.held[slot] == number:

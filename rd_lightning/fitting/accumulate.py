@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import SumMetric
 
 from ..data.batch import Batch
@@ -15,6 +15,7 @@ from ..data.windows import Window
 from ..distillation.kernels import batch_mean, finite_rows
 from ..distillation.moments import JointMoments
 from ..errors import InputError
+from ..families.backbone import Backbones
 from ..families.forward import TokenBudget, WindowTooLarge, embed_in_pieces
 
 # Batches between two checks: each check makes the host wait for a GPU.
@@ -76,7 +77,7 @@ class Accumulator:
     """Runs batches through the backbones and adds their residues to moments.
 
     Args:
-        backbones: in the order of the moments' members, on the device of the batches.
+        backbones: of the moments' members, in their order, on the device of the batches.
         max_residues: longest window that is not cut for lack of memory.
         name: of windows, for messages.
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
@@ -93,7 +94,7 @@ class Accumulator:
 
     def __init__(
         self,
-        backbones: nn.ModuleDict,
+        backbones: Backbones,
         *,
         max_residues: int,
         name: Callable[[list[Window]], str],

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError, reported_elsewhere
 from ..families.execution import completed
+from ..families.record import MEMBERS
 from ..runtime import distributed
 from ..runtime.agreement import Agreed, Agreement
 from ..runtime.ddp import is_lost_process
@@ -263,6 +264,7 @@ def check_resumed(
         InputError: they differ; every differing field is named with both values.
     """
     (saved,) = state.parts
+    identity = {key: value for key, value in identity.items() if key != MEMBERS}
     fields = ("settings", "content", "index", "of")
     differing = differences(
         {**identity, "dims": dims, **{f: getattr(part, f) for f in fields}},

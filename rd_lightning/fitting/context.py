@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..data.windows import Window
+from ..families.execution import Execution
+from ..families.family import Family, Member
+from ..families.record import MEMBERS, members_record
 from ..runtime.provenance import versions
 from .datamodule import FastaDataModule
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+
+def fit_identity(
+    family: Family,
+    members: Sequence[Member],
+    accumulate: str,
+    execution: Execution,
+    trainer: Trainer,
+) -> dict[str, Any]:
+    """What must agree for two states to be of one fit, as far as known before the weights.
+
+    Args:
+        members: that are fitted.
+        accumulate: arithmetic of the moments.
+    """
+    device, precision = trainer.strategy.root_device, str(trainer.precision)
+    record = members_record(family, members)
+    return {
+        "family": family.name,
+        "names": [member.name for member in members],
+        **({} if record is None else {MEMBERS: record}),
+        "accumulate": accumulate,
+        "precision": precision,
+        **execution.identity(family, device, precision),
+    }
 
 
 def fit_context(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..families.family import Member
+from ..families.family import Member, one_a_model
 from ..runtime.precision import compute_dtype
 from .plan import BatchPlan
 
@@ -21,14 +21,16 @@ def forward_flops(plan: BatchPlan, members: Sequence[Member]) -> float:
     """Floating-point operations of one forward pass of all members over all tokens of a plan.
 
     A layer of width d costs 24 d^2 a token (queries, keys, values, output: 8 d^2; feed-forward
-    with 4 d hidden: 16 d^2) and 4 d L a token for attention over L tokens.
+    with 4 d hidden: 16 d^2) and 4 d L a token for attention over L tokens. A model of several
+    members runs once, up to the last layer that they need.
     """
     tokens = plan.tokens_by_batch().astype(np.float64)
     lengths = plan.length[plan.first] + 2.0
     return float(
         sum(
-            m.num_layers * (24 * m.width**2 * tokens.sum() + 4 * m.width * (tokens * lengths).sum())
-            for m in members
+            max(member.depth for member in group)
+            * (24 * m.width**2 * tokens.sum() + 4 * m.width * (tokens * lengths).sum())
+            for m, group in one_a_model(members).items()
         )
     )
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from torch import nn
 
 from ..data.batch import Batch
 from ..distillation.checks import Scale, check_options
@@ -18,7 +17,7 @@ from ..distillation.moments import JointMoments, Precision
 from ..distillation.regression import ComponentRule, Regression
 from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
-from ..families.backbone import weight_digests
+from ..families.backbone import Backbones, weight_digests
 from ..families.execution import Attention, Compile, Execution, recorded
 from ..families.family import Family, get_family
 from ..families.placement import OFFLOADS, Offload, Placement
@@ -28,7 +27,7 @@ from ..runtime.ddp import check_strategy
 from ..runtime.memory import free_memory
 from .accumulate import Accumulator
 from .checkpoint import Saved, ended_early, told_by_first
-from .context import fit_context, named
+from .context import fit_context, fit_identity, named
 from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
 from .shift import first_batches, shared_shift
@@ -126,9 +125,9 @@ class RDModule(L.LightningModule):
         self.state = FitState(self.dims, precision=accumulate)
         self.resume_from: FitState | None = None
         self.head: RDHead | None = None
-        self.backbones: nn.ModuleDict | None = None
+        self.backbones: Backbones | None = None
         """While a fit runs, until the chain is solved."""
-        self.used_backbones: tuple[nn.ModuleDict | None, ...] = ()
+        self.used_backbones: tuple[Backbones | None, ...] = ()
         """After a part of the data: the models, for the module of the next part."""
         self.num_nonfinite = 0
         """Residues left out as not finite, those of an earlier run included; after the fit."""
@@ -191,14 +190,7 @@ class RDModule(L.LightningModule):
 
     def identity_under(self, trainer: L.Trainer) -> dict[str, Any]:
         """What must agree for two states to be of one fit, as far as known before the weights."""
-        device, precision = trainer.strategy.root_device, str(trainer.precision)
-        return {
-            "family": self.family.name,
-            "names": list(self.names),
-            "accumulate": self.accumulate,
-            "precision": precision,
-            **self.execution.identity(self.family, device, precision),
-        }
+        return fit_identity(self.family, self.members, self.accumulate, self.execution, trainer)
 
     def _resume(
         self, saved: FitState | None, data: FastaDataModule, identity: dict[str, Any]

@@ -13,7 +13,7 @@ from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.figures import new_figure, save_figure
 from ..display.room import check_room
 from ..families.download import said_of_source, to_download
-from ..families.family import chain_text
+from ..families.family import chain_text, one_a_model
 from ..head.report import scale_text
 from ..runtime.precision import faster_precision
 from .datamodule import FastaDataModule
@@ -56,15 +56,18 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
 def _weights(module: RDModule) -> list[Fact]:
     """Where weights are read from, and those that are to come."""
     facts: list[Fact] = []
-    if source := said_of_source(module.members, module.weights):
+    models = one_a_model(module.members)
+    if source := said_of_source(models, module.weights):
         facts.append(("weights", source))
-    missing = to_download(module.members, module.weights)
-    smaller = f"; a smaller level, such as level={module.names[-2]}, takes less"
+    missing = to_download(models, module.weights)
+    smaller = ""
+    if len(module.names) > 2 and len(one_a_model(module.members[:-1])) < len(models):
+        smaller = f"; a smaller level, such as level={module.names[-2]}, takes less"
     for folder in dict.fromkeys(download.folder for download in missing):
         here = [download for download in missing if download.folder == folder]
         names, size = ", ".join(d.name for d in here), sum(d.num_bytes for d in here)
         said = f"{names}: about {shown_size(size)} to {folder}"
-        facts.append(("download", f"{said}{smaller if len(module.names) > 2 else ''}"))
+        facts.append(("download", f"{said}{smaller}"))
     return facts
 
 

@@ -16,6 +16,7 @@ from ..distillation.moments_file import read_moments, write_moments
 from ..distillation.solve import fit_chain
 from ..errors import InputError
 from ..families.execution import completed
+from ..families.record import MEMBERS
 from ..head.head import RDHead
 from ..runtime import distributed
 from ..runtime.provenance import differences, versions
@@ -180,8 +181,8 @@ class FitState:
 
     def _refusal(self, other: FitState) -> str | None:
         differing = differences(
-            {**completed(self.identity), "dims": self.dims, "num_groups": len(self.groups)},
-            {**completed(other.identity), "dims": other.dims, "num_groups": len(other.groups)},
+            {**compared(self.identity), "dims": self.dims, "num_groups": len(self.groups)},
+            {**compared(other.identity), "dims": other.dims, "num_groups": len(other.groups)},
         )
         if differing:
             return f"is incompatible with the others: {'; '.join(differing)}"
@@ -242,6 +243,12 @@ class FitState:
         ]
         state.groups, state.heldout = loaded[:-1], loaded[-1]
         return state
+
+
+def compared(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an identity must agree: not how the members are found, which their names and the
+    digests of their weights make up for, and states of before do not have."""
+    return {key: value for key, value in completed(identity).items() if key != MEMBERS}
 
 
 def solve_state(

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from ..families.backbone import load_backbones
+from ..families.backbone import Backbones, load_backbones
 from ..families.execution import Execution
 from ..families.family import Family, Member
 from ..families.holding import held_dtype
@@ -42,8 +41,8 @@ def load_weights(
     placement: Placement,
     execution: Execution,
     trainer: Trainer | None,
-) -> nn.ModuleDict:
-    """The members, on the trainer's device but for what is streamed (a collective).
+) -> Backbones:
+    """The models, on the trainer's device but for what is streamed (a collective).
 
     One process of a machine is first, so that a download happens once, and makes the blocks of what
     is streamed; the others map them.
@@ -52,7 +51,7 @@ def load_weights(
         InputError: weights are missing or damaged, or there is no room for what is shared.
     """
 
-    def load(streamed: Collection[str]) -> nn.ModuleDict:
+    def load(streamed: Collection[str]) -> Backbones:
         return load_backbones(
             family,
             placement.members,

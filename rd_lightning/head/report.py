@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-
-from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -120,20 +117,3 @@ def scale_text(scale: str) -> str:
 def shown_figure(figure: float | None, form: str, *, absent: str = "-") -> str:
     """A figure for people; ``absent`` for one that is not defined."""
     return absent if figure is None else format(figure, form)
-
-
-def family_of(report: FitReport, place: str | os.PathLike) -> str:
-    """The family that a head's report names.
-
-    Args:
-        place: of the head, for the message.
-
-    Raises:
-        InputError: it names none.
-    """
-    family = report.context.get("family")
-    if not isinstance(family, str):
-        raise InputError(
-            f"{place}: the head does not say which family it was fitted on; name it: family=..."
-        )
-    return family

@@ -7,8 +7,10 @@ import matplotlib.image
 import pytest
 import torch
 
+from rd_lightning import RDModule
 from rd_lightning.data.scan import scan_fasta
-from rd_lightning.families import get_family, sample_fasta
+from rd_lightning.families import family_from_config, get_family, sample_fasta
+from rd_lightning.fitting import preflight
 from rd_lightning.fitting.estimate import expected_seconds, forward_flops, moment_flops
 from rd_lightning.fitting.plan import BatchPlan, PlanSettings
 
@@ -158,3 +160,11 @@ def test_a_processor_with_bf16_is_pointed_out(monkeypatch, tmp_path, command, ha
     status, said = run_here(main, tmp_path, command, *words, *more)
     assert status == 0, said
     assert ("precision=bf16-mixed" in said) == has_bfloat16
+
+
+def test_a_model_is_downloaded_once_for_all_its_layers(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    esm2 = get_family("esm2")
+    layers = family_from_config({"name": esm2.name, "members": ["8M@3", "8M", "35M@2", "35M"]})
+    module = RDModule(layers, level_widths=[310, 320, 480, 490])
+    assert preflight._weights(module) == preflight._weights(RDModule(esm2, "35M"))

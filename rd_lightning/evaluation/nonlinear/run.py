@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
 
 from ...data.batch import Batch
 from ...data.scan import scan_fasta
@@ -21,6 +20,7 @@ from ...data.tokenizer import Tokenizer
 from ...display.console import residue_progress
 from ...distillation.moments import JointMoments
 from ...errors import InputError
+from ...families.backbone import Backbones
 from ...families.builtin import sample_fasta
 from ...fitting.accumulate import Accumulator
 from ...fitting.output import Fitted
@@ -53,7 +53,7 @@ class Nonlinear(NamedTuple):
     def make(
         cls,
         fitted: Fitted,
-        backbones: nn.ModuleDict,
+        backbones: Backbones,
         fasta: str | os.PathLike | None,
         *,
         num_features: int,
@@ -122,7 +122,7 @@ def _part(fitted: Fitted) -> Part:
 @torch.no_grad()
 def feature_moments(
     features: RandomFeatures,
-    backbones: nn.ModuleDict,
+    backbones: Backbones,
     fasta: str | os.PathLike,
     settings: PlanSettings,
     *,
@@ -140,7 +140,7 @@ def feature_moments(
 
     Args:
         features: moved to the device.
-        backbones: the head's members, in order
+        backbones: of the head's members, in order
             (:func:`rd_lightning.families.backbone.load_backbones`); moved to the device.
         fasta: plain or compressed.
         settings: those of the fit hold out the same sequences.
@@ -153,8 +153,7 @@ def feature_moments(
             an embedding is NaN or infinite, or one window is too large for the device.
     """
     device = torch.device(device)
-    members: list[Any] = list(backbones.values())
-    widths = tuple(backbone.member.width for backbone in members)
+    widths = tuple(member.width for member in backbones.members)
     if widths != features.levels:
         raise InputError(
             f"the backbones have widths {widths}, the levels of the head {features.levels}"
@@ -180,7 +179,7 @@ def feature_moments(
             transform=features,
         )
         task = progress.add_task("features", total=plan.summary().num_residues)
-        for batch in _batches(store, plan, members[0].family.tokenizer(), device, num_workers):
+        for batch in _batches(store, plan, backbones.family.tokenizer(), device, num_workers):
             accumulator.add(batch, heldout if batch.group == HELDOUT else fit)
             progress.advance(task, batch.num_residues)
         accumulator.check()

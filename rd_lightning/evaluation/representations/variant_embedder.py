@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...data.batch import Batch
 from ...data.tokenizer import Tokenizer
@@ -18,6 +18,7 @@ from ...embedding.plan import EmbedSettings
 from ...embedding.pooling import weighted_means
 from ...embedding.sequence_batch import SequenceBatch
 from ...errors import InputError
+from ...families.backbone import Backbones
 from ...families.forward import TokenBudget, run_in_pieces
 from ...runtime.files import read_tensors, write_tensors
 from ...runtime.precision import first_nonfinite_row
@@ -46,7 +47,7 @@ class VariantEmbedder:
 
     def __init__(
         self,
-        backbones: nn.ModuleDict,
+        backbones: Backbones,
         tokenizer: Tokenizer,
         identity: Mapping[str, Any],
         *,
@@ -135,7 +136,7 @@ class VariantEmbedder:
         self, batch: SequenceBatch, piece: Batch, positions: Sequence[tuple[int, ...]] | None
     ) -> dict[str, Tensor]:
         known = {"padded": piece.padded, "num_tokens": piece.num_tokens}
-        blocks = [b(piece.tokens, **known).float() for b in self.backbones.values()]
+        blocks = self.backbones.map(torch.Tensor.float, piece.tokens, **known)
         if self.transform is not None:
             flat = self.transform([block.flatten(0, 1) for block in blocks])
             blocks = [block.view(*piece.tokens.shape, -1) for block in flat]
