@@ -101,6 +101,19 @@ def test_a_mixed_chain(tmp_path, fasta):
     assert_head_of(tmp_path, raw)
 
 
+def test_a_first_token_that_a_model_does_not_have(tmp_path, fasta):
+    fasta(SEQUENCES)
+    family = ("family=mini", f"family.members=[50K,{written(tmp_path, 'prot_t5', 'T5', 48)}]")
+    run(rd_fit, tmp_path, *family, "data.fasta=x.fasta", "out=fit")
+    words = ("head=fit/head", "fasta=x.fasta", "out=emb.h5", "pooling=[mean,bos]")
+    status, said = run_here(rd_embed, tmp_path, "rd-embed", *family, *words)
+    assert status == 1
+    assert said.endswith(
+        "error: pooling=bos: T5 has no token in front of the residues; use pooling=mean\n"
+    )
+    assert not list(tmp_path.glob("emb*"))
+
+
 def fit(family: Family, data: FastaDataModule) -> RDModule:
     import lightning as L
 

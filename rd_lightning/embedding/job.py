@@ -27,7 +27,7 @@ from .formats import Description, Writer, format_of, writer_for
 from .nested_model import NestedModel
 from .parallel import stream_tokens
 from .plan import EmbedSettings
-from .pooling import Known, check_poolings
+from .pooling import Known, check_begin, check_poolings
 from .records import OutputPart, Records
 from .spool import Spool
 from .topup import TopUp
@@ -215,6 +215,7 @@ class EmbedJob:
             attention=self.execution.attention,
             compile=self.execution.compile,
         )
+        check_begin(model.backbones, self.poolings)
         self.execution = model.execution
         model.width, model.poolings = self.width, self.poolings
         model.max_residues = self.settings["max_residues"]

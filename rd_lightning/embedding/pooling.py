@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,17 @@ def check_poolings(poolings: str | Sequence[str]) -> tuple[Pooling, ...]:
     if not wanted:
         raise InputError(f"pooling is one or several of {', '.join(POOLINGS)}; none is given")
     return tuple(p for p in POOLINGS if p in wanted)
+
+
+def check_begin(backbones: Backbones, poolings: Sequence[str]) -> None:
+    """Raise InputError if the first token is wanted, and a model has none before the residues."""
+    models: Any = backbones.values()  # of Backbone, which torch types as Module
+    without = [model.member.name for model in models if not model.has_begin]
+    if "bos" in poolings and without:
+        raise InputError(
+            f"pooling=bos: {', '.join(without)} has no token in front of the residues; use "
+            "pooling=mean"
+        )
 
 
 class Known(NamedTuple):
@@ -70,6 +81,7 @@ def embed_batch(
             unchanged.
         on_piece: told how many pieces beyond one a forward pass needed for lack of memory.
     """
+    check_begin(backbones, poolings)
     sums: list[dict[Pooling, Tensor]] = [{} for _ in backbones.members[chosen]]
     num_windows = [0] * len(batch.sequences)
 

@@ -103,6 +103,11 @@ class Backbone(nn.Module):
                 hold_weights(backbone.model, hold or torch.float32, device=device)
         return backbone.to(device)
 
+    @property
+    def has_begin(self) -> bool:
+        """Whether the model has a token in front of the residues."""
+        return self.translation is None or self.translation.has_begin
+
     def train(self, mode: bool = True) -> Backbone:
         """Stays in eval mode: dropout and batch statistics would make the embeddings other ones."""
         return super().train(False)

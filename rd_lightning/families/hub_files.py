@@ -74,8 +74,8 @@ def downloaded(repository: str, revision: str | None, *, code: bool = False) -> 
         if any(file.is_file() for file in weight_files(folder)):
             return folder
     raise InputError(
-        f"{repository}: the repository on the Hugging Face Hub has neither {_WEIGHTS[0][0]} nor "
-        f"{_WEIGHTS[1][0]}"
+        f"{repository}: this repository of the Hugging Face Hub has neither model.safetensors nor "
+        "pytorch_model.bin"
     )
 
 

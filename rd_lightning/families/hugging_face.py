@@ -19,6 +19,8 @@ from .vocabulary import Vocabulary, residue_vocabulary, vocabulary_of
 
 _UNUSED = ("pooler", "contact_head", "esm.contact_head", "lm_head")
 """Parts that no embedding goes through; a checkpoint may lack them."""
+_ROTARY = "rotary_embeddings"
+"""Of an ``EsmModel``: of each layer, and from transformers 5 on of the model."""
 _T5 = ("t5", "mt5", "umt5")
 """Encoder-decoders of which the encoder alone is loaded."""
 
@@ -76,7 +78,27 @@ def load(member: Member, folder: Path | None) -> nn.Module:
     for part in ("pooler", "contact_head"):
         if hasattr(model, part):
             setattr(model, part, None)
+    if settings.model_type == "esm" and getattr(model, _ROTARY, None) is not None:
+        model.register_state_dict_post_hook(_rotary_in_each_layer)
     return model.eval()
+
+
+def _rotary_in_each_layer(
+    model: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object
+) -> None:
+    """Names of an ``EsmModel``'s weights as in transformers 4, in that order, so that a checkpoint
+    has one digest in all versions."""
+    name = f"{_ROTARY}.inv_freq"
+    found = list(state.items())
+    shared = state.get(prefix + name)
+    state.clear()
+    for key, tensor in found:
+        if key == prefix + name:
+            continue
+        state[key] = tensor
+        before, inner, _ = key.partition("attention.self.value.bias")
+        if inner and shared is not None and key.startswith(prefix):
+            state[f"{before}attention.self.{name}"] = shared
 
 
 def _from_pretrained(read: Callable[..., Any], place: str, **options: Any) -> Any:

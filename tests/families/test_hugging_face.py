@@ -218,6 +218,34 @@ def test_loads_from_a_checkpoint_with_a_language_model_head(tmp_path, small_fami
     assert (found(tokens) - expected).abs().max() < 1e-5
 
 
+def test_weights_have_the_names_that_they_had(small_family):
+    """In all versions of transformers, in one order: the digest of a checkpoint depends on both."""
+    layer = [
+        *("attention.self.query.weight", "attention.self.query.bias"),
+        *("attention.self.key.weight", "attention.self.key.bias"),
+        *("attention.self.value.weight", "attention.self.value.bias"),
+        "attention.self.rotary_embeddings.inv_freq",
+        *("attention.output.dense.weight", "attention.output.dense.bias"),
+        *("attention.LayerNorm.weight", "attention.LayerNorm.bias"),
+        *("intermediate.dense.weight", "intermediate.dense.bias"),
+        *("output.dense.weight", "output.dense.bias"),
+        *("LayerNorm.weight", "LayerNorm.bias"),
+    ]
+    model = small_family.load(small_family.members[1], None)
+    state = model.state_dict()
+    assert list(state) == [
+        "embeddings.word_embeddings.weight",
+        *(f"encoder.layer.{i}.{name}" for i in range(2) for name in layer),
+        "encoder.emb_layer_norm_after.weight",
+        "encoder.emb_layer_norm_after.bias",
+    ]
+    assert list(torch.nn.ModuleList([model]).state_dict()) == [f"0.{name}" for name in state]
+    for i in range(2):
+        kept = state[f"encoder.layer.{i}.attention.self.rotary_embeddings.inv_freq"]
+        assert kept.shape == (2,)
+    model.load_state_dict(state)
+
+
 def test_loading_changes_nothing_else(small_family):
     before = torch.get_rng_state(), transformers.utils.logging.get_verbosity()
     model = small_family.load(small_family.members[0], None)

@@ -133,6 +133,34 @@ def test_inner_layers_are_the_hidden_states(row, small, backbones):
         assert torch.equal(again, found[0])
 
 
+def test_members_of_one_model_are_one_forward_pass(row, small):
+    """Three layers of the first model, not side by side, and the second model."""
+    family, folder = small
+    first, second = family.members[0], family.members[-1]
+    chain = [
+        replace(first, name="one", layer=1),
+        replace(second, name="other"),
+        replace(first, name="zero", layer=0),
+        replace(first, name="last"),
+    ]
+    if second is first:
+        del chain[1]
+    loaded = load_backbones(family, chain, folder)
+    calls = []
+    for backbone in loaded.values():
+        lists = [m for m in backbone.model.modules() if isinstance(m, torch.nn.ModuleList)]
+        first_layer = max(lists, key=len)[0]
+        first_layer.register_forward_pre_hook(lambda layer, _: calls.append(layer))
+    tokens = torch.from_numpy(family.tokenizer().encode([s.encode() for s in SEQUENCES]))
+    with torch.no_grad():
+        found = loaded(tokens)
+    assert len(calls) == len(set(calls)) == len(loaded) == len({m.checkpoint for m in chain})
+    for member, states in zip(chain, found, strict=True):
+        for line, sequence in zip(states, SEQUENCES, strict=True):
+            expected = residues_of(row, folder / member.checkpoint, sequence, member.layer)
+            assert_near(line[1 : len(sequence) + 1], expected)
+
+
 def test_the_files_are_of_the_members(row, small):
     family, folder = small
     member = family.members[0]
