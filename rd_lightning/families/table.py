@@ -76,6 +76,18 @@ def _row(name: str, entry: dict[str, Any]) -> Row:
     return Row(name, members=members, **texts)
 
 
+def find(origin: str) -> tuple[Row, Member] | None:
+    """A family of the table and its member, by ``family/member``; None where it has none.
+
+    Examples:
+        >>> from rd_lightning.families.table import find
+        >>> row, member = find("esmc/600M")
+        >>> row.licence.split(",")[0], member.checkpoint
+        ('MIT', 'biohub/ESMC-600M')
+    """
+    return next(((r, m) for r in rows() for m in r.members if m.origin == origin), None)
+
+
 def register_table() -> None:
     """Make the families of the table known by their names; nothing of them is read."""
     for row in rows():

@@ -6,11 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..display.markdown import table
+from ..families.family import Member
+from ..families.record import MEMBERS
+from ..families.table import Row, find
 from .report import FitReport, StageReport, shown_figure
 
 _PAPER = "https://arxiv.org/abs/2603.07710"
 _TAGS = ("protein-language-model", "protein", "embeddings", "reverse-distillation", "matryoshka")
 _UNKNOWN = "not recorded"
+Entries = list[tuple[dict[str, Any], tuple[Row, Member] | None]]
 
 
 def model_card(
@@ -36,11 +40,12 @@ def model_card(
     family = family if isinstance(family, str) else None
     members = list(dims if member_dims is None else member_dims)
     sections = [
-        _front_matter(family),
+        _front_matter(family, _licences(names, family, report)),
         f"# Reverse distillation of {f'{family}: ' if family else ''}{names[0]} to {names[-1]}",
         _introduction(names, dims, members, family, report.scale),
         f"## Use\n\n{_use(names, dims, members, family, repo_id)}",
         f"## Levels\n\n{_levels(names, dims, report)}",
+        *([f"## Models\n\n{models}"] if (models := _models(names, family, report)) else []),
         f"## Fit\n\n{_fit(names, family, report)}",
         f"## Limits\n\n{_limits(names, family, report, trained)}",
         "## Citation\n\n"
@@ -50,12 +55,12 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(family: str | None) -> str:
+def _front_matter(family: str | None, licences: set[str]) -> str:
     from huggingface_hub import ModelCardData  # takes half a second to import
 
     data = ModelCardData(
         library_name="rd_lightning",
-        license="mit",
+        license="mit" if licences <= {"MIT"} else "other",
         pipeline_tag="feature-extraction",
         tags=[*_TAGS, *([family] if family else [])],
     )
@@ -140,6 +145,42 @@ def _figures(stage: StageReport | None) -> tuple[str, str, str, str]:
     figures = (stage.r2_fit, ".3f"), (stage.r2_heldout, ".3f"), (stage.kept_variance, ".1%")
     fit, heldout, kept = (shown_figure(*figure, absent=_UNKNOWN) for figure in figures)
     return f"{stage.num_components} of {stage.num_inputs}", fit, heldout, kept
+
+
+def _entries(names: Sequence[str], family: str | None, report: FitReport) -> Entries:
+    """What the report says of each member, with its row in the table of families."""
+    listed = report.context.get(MEMBERS) or [{"name": name} for name in names]
+    return [(e, find(e.get("of") or f"{family}/{e['name']}")) for e in listed[: len(names)]]
+
+
+def _licences(names: Sequence[str], family: str | None, report: FitReport) -> set[str]:
+    """Of the models' weights, as far as they are known."""
+    return {found[0].licence for _, found in _entries(names, family, report) if found}
+
+
+def _models(names: Sequence[str], family: str | None, report: FitReport) -> str:
+    """The models that the levels are of, where they are published; empty where none is."""
+    rows, published = [], False
+    for entry, found in _entries(names, family, report):
+        path = found[1].checkpoint if found else entry.get("path")
+        revision = found[1].repository.revision if found else entry.get("revision")
+        layer = entry.get("layer")
+        rows.append(
+            (
+                str(entry["name"]),
+                f"[{path}](https://huggingface.co/{path})" if path else _UNKNOWN,
+                f"`{revision[:12]}`" if revision else _UNKNOWN,
+                "last" if layer is None else str(layer),
+                found[0].licence if found else _UNKNOWN,
+            )
+        )
+        published = published or bool(path)
+    if not published:
+        return ""
+    heading = ("level", "model", "revision", "layer", "licence")
+    return "\n".join(table(heading, rows, left=5)) + (
+        "\nThe licences are those of the models' weights, which may bind what is made with them."
+    )
 
 
 def _fit(names: Sequence[str], family: str | None, report: FitReport) -> str:

@@ -101,6 +101,33 @@ def test_where_it_comes_from():
     }
 
 
+def test_the_models_and_their_licences():
+    """Of a family of the table, of a mixed chain with inner layers, and of one that is not
+    published."""
+    found = table(card_of(make_head()), "Models")
+    assert [row[0] for row in found] == list(NAMES)
+    assert found[1][1:] == [
+        "[facebook/esm2_t12_35M_UR50D](https://huggingface.co/facebook/esm2_t12_35M_UR50D)",
+        "`6fbf070e65b0`",
+        "last",
+        "MIT",
+    ]
+    members = [
+        {"name": "8M@3", "of": "esm2/8M", "layer": 3},
+        {"name": "mine", "path": "org/name", "revision": "0" * 40},
+        {"name": "ankh-large", "of": "ankh/large"},
+    ]
+    card = card_of(make_head(context={**CONTEXT, "family": "esm2+paths+ankh", "members": members}))
+    assert [row[3:] for row in table(card, "Models")] == [
+        ["3", "MIT"],
+        ["last", "not recorded"],
+        ["last", "CC-BY-NC-SA-4.0"],
+    ]
+    assert front_matter(card)["license"] == "other"
+    own = card_of(make_head(context={**CONTEXT, "family": "mini"}))
+    assert "## Models" not in own and front_matter(own)["license"] == "mit"
+
+
 def test_merged_fits_name_the_sequences_of_each_part():
     parts = [{"content": "a"}, {"content": "b"}, {"content": "a"}]
     card = card_of(make_head(context={"family": "esm2", "parts": parts}))
