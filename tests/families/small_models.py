@@ -181,7 +181,7 @@ def _sentence_pieces(folder: Path) -> None:
     )
 
 
-def _letters(*special: str) -> Callable[[Path], None]:
+def save_letters_tokenizer(*special: str) -> Callable[[Path], None]:
     """As Ankh's: letters as they stand, nothing before the residues."""
 
     def make(folder: Path) -> None:
@@ -220,6 +220,6 @@ _MAKE: dict[str, Callable[[Member, Path], None]] = {
     "dplm": _esm(token_dropout=False),
     "prot_bert": _bert,
     "prot_t5": _t5(_sentence_pieces),
-    "ankh": _t5(_letters(), feed_forward_proj="gated-gelu"),
-    "ankh3": _t5(_letters("[NLU]"), feed_forward_proj="gated-silu"),
+    "ankh": _t5(save_letters_tokenizer(), feed_forward_proj="gated-gelu"),
+    "ankh3": _t5(save_letters_tokenizer("[NLU]"), feed_forward_proj="gated-silu"),
 }

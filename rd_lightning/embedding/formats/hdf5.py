@@ -54,6 +54,7 @@ class HDF5Writer(Writer):
 
     def _finish(self) -> None:
         self._index.flush()
+        self._disk.check()
         _write_metadata(self._file, self.description)
 
     def write(self, record: Embedded) -> None:

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 class KeptErrors(io.RawIOBase):
-    """A binary file that keeps the first error of a write, and drops what is written after it.
+    """A binary file that keeps the first error of a write, and keeps what is written after it in
+    memory.
 
-    HDF5 crashes where a disk is full while it closes a file. Here it never learns: the error is
-    raised by :meth:`check`, and at the end of the block, in place of any other that came of it.
+    HDF5 crashes where a disk is full while it closes a file, and where it reads back other bytes
+    than it wrote: it frees what they point to. Here it never learns of the error, which is raised
+    by :meth:`check`, and at the end of the block, in place of any other that came of it. Call
+    :meth:`check` often: until then, memory grows with what is written.
 
     ``with KeptErrors(path, "wb+") as file: library(file); file.check()``.
     """
@@ -25,6 +28,8 @@ class KeptErrors(io.RawIOBase):
         self.path = Path(path)
         self._file: Any = open(path, mode, buffering=0)  # noqa: SIM115  (closed by close)
         self._error: OSError | None = None
+        self._kept: list[tuple[int, bytes]] = []
+        """Position and bytes of writes after the error, in their order."""
 
     def check(self) -> None:
         """Raise the error that was kept."""
@@ -39,6 +44,9 @@ class KeptErrors(io.RawIOBase):
                 view = view[self._file.write(view) :]
             except OSError as error:
                 self._error = error
+        if view:
+            self._kept.append((self._file.tell(), bytes(view)))
+            self._file.seek(len(view), os.SEEK_CUR)
         return size
 
     def truncate(self, size: int | None = None, /) -> int:
@@ -49,7 +57,17 @@ class KeptErrors(io.RawIOBase):
             return self._file.tell() if size is None else size
 
     def readinto(self, buffer: Any, /) -> int | None:
-        return self._file.readinto(buffer)
+        if self._error is None:
+            return self._file.readinto(buffer)
+        view, start = memoryview(buffer).cast("B"), self._file.tell()
+        found = self._file.readinto(view)
+        view[found:] = bytes(len(view) - found)  # never what was in the memory before
+        for position, content in self._kept:
+            first, last = max(start, position), min(start + len(view), position + len(content))
+            if first < last:
+                view[first - start : last - start] = content[first - position : last - position]
+        self._file.seek(start + len(view))
+        return len(view)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         return self._file.seek(offset, whence)

@@ -84,6 +84,28 @@ def test_a_file_with_more_columns(tmp_path, full_after):
     assert until_it_fits(full_after, attempt, tmp_path, path) > 20
 
 
+def test_after_an_error_reads_give_what_was_written(tmp_path, full_after):
+    """And zeros where nothing was; HDF5 follows pointers in what it reads."""
+    path = tmp_path / "x"
+    full_after(2)  # of the second write three of six bytes reach the disk
+    with pytest.raises(OSError, match="No space left"), KeptErrors(path, "wb+") as file:
+        assert file.write(b"abcdef") == 6
+        assert (file.write(b"ghijkl"), file.tell()) == (6, 12)
+        file.seek(20)
+        assert file.write(b"uv") == 2
+        file.seek(8)
+        file.write(memoryview(b"IJ"))
+        file.seek(4)
+        buffer = bytearray(b"x" * 20)
+        assert file.readinto(buffer) == 20
+        assert bytes(buffer) == b"efgh" + b"IJkl" + bytes(8) + b"uv" + bytes(2)
+        assert file.tell() == 24
+        file.seek(10)
+        inside = bytearray(1)
+        assert file.readinto(inside) == 1 and bytes(inside) == b"k"
+    assert path.read_bytes() == b"abcdefghi"
+
+
 def test_what_is_written_is_read(tmp_path):
     with KeptErrors(tmp_path / "x", "wb+") as file:
         assert file.write(b"abcdef") == 6
