@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,18 +10,36 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import InputError
+from .streamed import StreamedLayers
 
 
 class _Enough(Exception):
     """No layer that is left is asked for."""
 
 
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """As they run in this thread."""
+    modules = list(model.modules())
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, StreamedLayers):
+                return value.layers
+    lists: list[Any] = [module for module in modules if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise InputError(
+            f"this {type(model).__name__} has no list of layers, so that inner ones cannot be had"
+        )
+    return list(max(lists, key=len))
+
+
 class InnerLayers:
     """Keeps what the asked-for layers give while a model runs inside the ``with`` block, which ends
     after the highest of them.
 
+    Other threads may run the model at the same time, each inside a block of its own.
+
     Args:
-        model: its layers are its longest ``nn.ModuleList``.
+        model: its layers are its longest ``nn.ModuleList``, or those that are streamed.
         layers: 0 for what enters the first layer, n for what leaves the n-th; the number of layers
             for :attr:`last`, which the caller sets.
 
@@ -29,19 +48,14 @@ class InnerLayers:
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[int]) -> None:
-        lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-        if not lists:
-            raise InputError(
-                f"the layers of this {type(model).__name__} are streamed or not in a list, so that "
-                "inner ones cannot be had: family.offload=none"
-            )
         self.last: Tensor | None = None
-        self._modules, self._asked = max(lists, key=len), list(layers)
+        self._modules, self._asked = _layers(model), list(layers)
         number = len(self._modules)
         if wrong := [n for n in layers if not 0 <= n <= number]:
             raise InputError(f"no layer {wrong[0]}: this {type(model).__name__} has {number}")
         self._kept: dict[int, Tensor] = {}
         self._handles: list[RemovableHandle] = []
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> InnerLayers:
         highest = max(self._asked)
@@ -62,6 +76,8 @@ class InnerLayers:
 
     def _keep(self, n: int, *, is_enough: bool) -> None:
         def keep(output: Any) -> None:
+            if threading.get_ident() != self._thread:
+                return
             self._kept[n] = output if isinstance(output, Tensor) else output[0]
             if is_enough:
                 raise _Enough

@@ -158,6 +158,11 @@ class StreamedLayers:
             ring.done(number, stop)
 
     @property
+    def layers(self) -> list[nn.Module]:
+        """Those that a pass of this thread gives; each has its weights while it runs."""
+        return self._ring().layers
+
+    @property
     def num_bytes(self) -> int:
         """Of the block in host memory."""
         return self._block.nbytes

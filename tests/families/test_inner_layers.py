@@ -1,5 +1,8 @@
 """Which layers of a model run, and what is kept of them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -56,8 +59,30 @@ def test_another_error_goes_on_and_leaves_no_hook():
     assert model(torch.zeros(())).item() == -11
 
 
+def test_threads_that_run_one_model_at_the_same_time():
+    """Each keeps its own layers, and none ends the pass of another: they meet in every layer."""
+    model, meet = Model(3), threading.Barrier(3)
+
+    def wait(*_) -> None:
+        meet.wait(20)
+
+    for layer in model.layers:
+        layer.register_forward_pre_hook(wait)
+
+    def run(layers: list[int], start: float) -> list[float]:
+        with InnerLayers(model, layers) as inner:
+            inner.last = model(torch.tensor(start))
+        return [x.item() for x in inner.embeddings()]
+
+    with ThreadPoolExecutor(3) as threads:
+        asked = ([0, 3], [2, 3], [1, 3])
+        runs = [threads.submit(run, n, 1000.0 * (i + 1)) for i, n in enumerate(asked)]
+        found = [r.result() for r in runs]
+    assert found == [[1000, -1111], [2011, -2111], [3001, -3111]]
+
+
 def test_layers_that_are_not_there():
     with pytest.raises(InputError, match="no layer 4: this Model has 3"):
         InnerLayers(Model(3), [1, 4])
-    with pytest.raises(InputError, match="streamed or not in a list.*family.offload=none"):
+    with pytest.raises(InputError, match="this Linear has no list of layers"):
         InnerLayers(nn.Linear(1, 1), [1])

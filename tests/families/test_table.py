@@ -11,7 +11,7 @@ from rd_lightning.data.batch import make_batch
 from rd_lightning.embedding.in_memory import ListedSequences
 from rd_lightning.errors import InputError
 from rd_lightning.families import get_family
-from rd_lightning.families.backbone import load_backbones, residue_embeddings
+from rd_lightning.families.backbone import Backbone, load_backbones, residue_embeddings
 from rd_lightning.families.hugging_face import encode
 from rd_lightning.families.table import Row, rows, support_table
 
@@ -159,6 +159,23 @@ def test_members_of_one_model_are_one_forward_pass(row, small):
         for line, sequence in zip(states, SEQUENCES, strict=True):
             expected = residues_of(row, folder / member.checkpoint, sequence, member.layer)
             assert_near(line[1 : len(sequence) + 1], expected)
+
+
+def test_held_and_streamed_weights_are_the_same_model(row, small, backbones):
+    """Under autocast with weights held in its dtype, and with layers in host memory, inner ones
+    too: bit for bit."""
+    family, folder = small
+    member, plain = family.members[0], next(iter(backbones.values()))
+    tokens = torch.from_numpy(family.tokenizer().encode([s.encode() for s in SEQUENCES]))
+    held = Backbone.load(family, member, folder, hold=torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(held(tokens), plain(tokens))
+    streamed = Backbone.load(family, member, folder, streamed=True)
+    with torch.no_grad():
+        for layers in (None, [1, 2, 0], [1], None):  # a pass that ends early between two others
+            found, expected = (b(tokens, layers=layers) for b in (streamed, plain))
+            pairs = [(found, expected)] if layers is None else zip(found, expected, strict=True)
+            assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_the_files_are_of_the_members(row, small):
