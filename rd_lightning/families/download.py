@@ -17,6 +17,7 @@ from ..runtime.owner import locked
 from . import hub_files
 from .esm2_hub import repository_of
 from .family import Family, Member, Source
+from .transformers_library import check_transformers
 
 FAIR_ESM = "https://dl.fbaipublicfiles.com/fair-esm/models"
 """Where fair-esm publishes its checkpoints."""
@@ -187,7 +188,13 @@ def to_download(members: Iterable[Member], weights: object) -> list[Download]:
 
     Args:
         weights: folder that the user named, from which nothing is downloaded.
+
+    Raises:
+        InputError: transformers, which is to read them, is not installed or too old.
     """
+    for member in members:
+        if (kind := member.repository).kind is not None and not _is_esm2(member):
+            check_transformers(kind.transformers, f"the weights of {member.name}")
     if weights is not None:
         return []
     found = {}

@@ -140,6 +140,12 @@ class Family:
         target = names[-1] if target is None else target
         if target not in names:
             raise InputError(f"no member {target!r} in the family {self.name}: {', '.join(names)}")
+        if len(names) == 1:
+            raise InputError(
+                f"{self.name} has one member, {names[0]}: there is nothing to distil it from; list "
+                f"several, such as family.members=[esm2/150M,{names[0]}] or, with keep=, "
+                f"[{names[0]}@20,{names[0]}]"
+            )
         if target == names[0]:
             raise InputError(
                 f"{target} is the smallest member of {self.name}: there is nothing to distil it "

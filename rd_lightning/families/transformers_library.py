@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,27 @@ def import_transformers(needs: tuple[int, int] | None = None, why: str = "") -> 
         import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(f"Hugging Face encoders need transformers: {_ADVICE}") from error
-    major, minor, *_ = transformers.__version__.split(".")
+    _check_version(transformers.__version__, needs, why)
+    return transformers
+
+
+def check_transformers(needs: tuple[int, int] | None = None, why: str = "") -> None:
+    """As :func:`import_transformers`, without importing it: before anything is downloaded."""
+    try:
+        found = version("transformers")
+    except PackageNotFoundError as error:
+        raise InputError(f"Hugging Face encoders need transformers: {_ADVICE}") from error
+    _check_version(found, needs, why)
+
+
+def _check_version(found: str, needs: tuple[int, int] | None, why: str) -> None:
+    major, minor, *_ = found.split(".")
     least = max(needs or _LEAST, _LEAST)
     if (int(major), int(minor)) < least:
         raise InputError(
             f"{why or 'Hugging Face encoders'} need transformers {least[0]}.{least[1]} or newer, "
-            f"not {transformers.__version__}: {_ADVICE}"
+            f"not {found}: {_ADVICE}"
         )
-    return transformers
 
 
 def where_to_look(place: str, repository: Repository) -> dict[str, Any]:

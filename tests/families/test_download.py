@@ -3,6 +3,7 @@
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -30,6 +31,25 @@ def test_what_is_missing_and_how_large_it_is(tmp_path, monkeypatch):
     assert [d.name for d in to_download(members, None)] == list(PUBLISHED)[1:]
     assert to_download(members, tmp_path) == []
     assert to_download(get_family("mini").members, None) == []
+
+
+@pytest.mark.parametrize("found", [None, "5.15.1"])
+def test_what_reads_the_weights_is_there_before_they_come(tmp_path, monkeypatch, found):
+    def version(name):
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr("rd_lightning.families.transformers_library.version", version)
+    words = ("family=esmc", "out=run", "data.num_sequences=60")
+    for more in ((), ("preflight=true",)):
+        status, said = run_here(main, tmp_path, "rd-fit", *words, *more)
+        assert status == 1
+        needed = "Hugging Face encoders need transformers: pip install -U"
+        if found:
+            needed = "the weights of 300M need transformers 5.16 or newer, not 5.15.1: pip install"
+        assert needed in said
+        assert not (tmp_path / "run").exists()
 
 
 def test_processes_that_begin_at_once_download_once(tmp_path, monkeypatch):
