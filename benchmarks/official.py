@@ -8,10 +8,10 @@ import numpy as np
 
 INSTALL = (
     "pip install --no-deps reverse-distillation==0.1.0; "
-    'pip install fbpca loguru "huggingface_hub<1" scikit-learn'
+    'pip install fbpca loguru "transformers<5" scikit-learn'
 )
-# Without --no-deps it pulls torchtext, CUDA wheels and some forty more; huggingface_hub 1 and
-# later need a package of their own for the import alone.
+# Without --no-deps it pulls torchtext, CUDA wheels and some forty more; it needs huggingface_hub
+# below 1, which transformers below 5 comes with.
 
 
 PCA = ("incremental", "fbpca")
