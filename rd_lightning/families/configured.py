@@ -156,7 +156,8 @@ def _of_path(entry: Mapping[str, Any], folder: Path | None) -> Member:
     if not isinstance(trusted, bool):
         raise InputError(f"family.members: trust_remote_code is true or false, not {trusted!r}")
     revision = entry.get("revision")
-    repository = Repository(None if revision is None else str(revision), trusted)
+    revision = None if revision is None else str(revision)
+    repository = Repository(revision, trusted, on_hub=True)
     member = Member(str(entry["name"]), 0, str(entry["path"]), 0, 0, repository=repository)
     place = place_of(member, folder)
     width, num_layers, num_heads = shape_of(read_settings(place, member), place)

@@ -115,8 +115,7 @@ def take(member: Member, folder: Path | None) -> Path:
 
 def on_this_machine(member: Member, folder: Path | None) -> Path | None:
     """As :func:`take`, without downloading."""
-    places = [folder or checkpoints_folder()]
-    checkpoint = places[0] / f"{member.checkpoint}.pt"
+    checkpoint = (folder or checkpoints_folder()) / f"{member.checkpoint}.pt"
     if member.source != "hub" and checkpoint.is_file():
         return checkpoint
     if member.source == "fair_esm":
@@ -152,13 +151,15 @@ def with_source(family: Family, source: str) -> Family:
         'hub'
     """
     check_choice("family.source", source, get_args(Source))
-    if source != "auto" and not any(map(_is_esm2, family.members)):
+    if source == "auto":
+        return family
+    if not any(map(_is_esm2, family.members)):
         raise InputError(f"family.source={source} is for ESM-2; {family.name} has one source")
     members = tuple(
         replace(m, source=source) if _is_esm2(m) else m  # pyright: ignore[reportArgumentType]
         for m in family.members
     )
-    return family if source == "auto" else replace(family, members=members)
+    return replace(family, members=members)
 
 
 def _on_hub(member: Member) -> tuple[str, str | None]:
@@ -207,9 +208,9 @@ def to_download(members: Iterable[Member], weights: object) -> list[Download]:
             folder = hub_files.cache_folder() if of_hub else checkpoints_folder()
             size = 4 if of_hub else _BYTES[member.width >= 2560]
         else:
-            missing = hub_files.is_repository(member.checkpoint) and (
-                hub_files.in_cache(member.checkpoint, member.repository.revision) is None
-            )
+            of, place = member.repository, member.checkpoint
+            missing = of.on_hub and hub_files.is_repository(place)
+            missing = missing and hub_files.in_cache(place, of.revision) is None
             folder, size = hub_files.cache_folder(), 4
         if missing:
             num_bytes = _num_weights(member) * size

@@ -40,6 +40,8 @@ class Repository:
     """Residues that the model's authors write as X."""
     kind: str | None = None
     """The class of transformers; None: the one that the model's configuration names."""
+    on_hub: bool = False
+    """Whether the checkpoint is the name of a repository, where there is no such folder."""
     transformers: tuple[int, int] | None = None
     """The version, (major, minor), that the model's class came with."""
 

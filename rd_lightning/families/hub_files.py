@@ -20,12 +20,19 @@ _PATTERNS = (
     ["model.safetensors", "model-*-of-*.safetensors"],
     ["pytorch_model.bin", "pytorch_model-*-of-*.bin"],
 )
-_REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
+_REPOSITORY = re.compile(rf"(?!.*(--|\.\.)){_PART}/{_PART}")
 
 
 def is_repository(place: str) -> bool:
-    """Whether a path can only be the name of a repository: there is no such folder."""
-    return _REPOSITORY.fullmatch(place) is not None and not Path(place).exists()
+    """Whether a path can only be the name of a repository, "org/name": nothing on the disk has
+    it."""
+    return may_be_repository(place) and not Path(place).exists()
+
+
+def may_be_repository(name: str) -> bool:
+    """Whether a repository may have that name."""
+    return _REPOSITORY.fullmatch(name) is not None
 
 
 def cache_folder() -> Path:

@@ -54,8 +54,7 @@ def _entry(family: Family, member: Member) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": member.name}
     if member.origin not in (None, f"{family.name}/{member.name}"):
         entry["of"] = member.origin
-    # Only families that were put together from paths are of repositories without an origin.
-    of_path = member.origin is None and family.vocabulary is not None
+    of_path = member.origin is None and member.repository.on_hub
     if of_path and is_repository(member.checkpoint):
         entry["path"] = member.checkpoint
         if member.repository.revision is not None:

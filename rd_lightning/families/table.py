@@ -56,6 +56,7 @@ def _row(name: str, entry: dict[str, Any]) -> Row:
         "prefix": entry.get("prefix", ""),
         "as_x": entry.get("as_x", ""),
         "kind": entry["kind"],
+        "on_hub": True,
         "transformers": None if needs is None else tuple(map(int, needs.split("."))),
     }
     members = tuple(

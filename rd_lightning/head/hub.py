@@ -6,19 +6,17 @@ Nothing of huggingface_hub is imported before a repository is asked for.
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..families.hub_files import is_repository
 from ..runtime.hub_errors import hub_errors
 from .pretrained import RUN_HEAD
 
 CARD_FILE = "README.md"
 _HUB = "Hugging Face Hub"
-_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
-_REPOSITORY = re.compile(rf"(?!.*(--|\.\.)){_PART}/{_PART}")
 
 
 def local_folder(
@@ -51,7 +49,7 @@ def local_folder(
         InputError: no folder and no repository of that name, no such revision, a file is not in
             it, or it cannot be downloaded.
     """
-    if not isinstance(name, str) or not is_repository(name) or Path(name).exists():
+    if not isinstance(name, str) or not is_repository(name):
         folder = Path(name)
         inner = folder / RUN_HEAD
         return inner if not _has(folder, files) and _has(inner, files) else folder
@@ -72,11 +70,6 @@ def local_folder(
                 f"a head is a repository with {' and '.join(files)}"
             )
     return folder
-
-
-def is_repository(name: str) -> bool:
-    """Whether a repository may have that name."""
-    return _REPOSITORY.fullmatch(name) is not None
 
 
 def downloaded(

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError
 from ..families.family import get_family
-from .hub import downloaded, files_of_repository, is_repository
+from ..families.hub_files import is_repository, may_be_repository
+from .hub import downloaded, files_of_repository
 from .official_npz import scaler_kind
 
 REPOSITORY = "singhlab/plm_reverse_distillation"
@@ -48,7 +49,7 @@ def official_name(name: str | os.PathLike) -> OfficialName | None:
         return None
     repository, _, what = name.removeprefix(_PREFIX).rpartition(":")
     repository, (target, at, revision) = repository or REPOSITORY, what.partition("@")
-    if not target or bool(at) != bool(revision) or not is_repository(repository):
+    if not target or bool(at) != bool(revision) or not may_be_repository(repository):
         raise InputError(
             f"{name}: the paper's heads are named by their largest member, official:650M; of one "
             "commit official:650M@REVISION; of a copy of their repository official:org/name:650M"
@@ -62,7 +63,6 @@ def names_repository(files_or_dir: Any) -> bool:
         isinstance(files_or_dir, str)
         and is_repository(files_or_dir)
         and not files_or_dir.endswith(".npz")
-        and not Path(files_or_dir).exists()
     )
 
 

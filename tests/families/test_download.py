@@ -3,13 +3,14 @@
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 
 from rd_lightning.errors import InputError
-from rd_lightning.families import download, get_family
+from rd_lightning.families import Member, download, get_family
 from rd_lightning.families.download import download_missing, to_download
 from rd_lightning.fit import main
 from rd_lightning.runtime import ddp, owner
@@ -31,6 +32,16 @@ def test_what_is_missing_and_how_large_it_is(tmp_path, monkeypatch):
     assert [d.name for d in to_download(members, None)] == list(PUBLISHED)[1:]
     assert to_download(members, tmp_path) == []
     assert to_download(get_family("mini").members, None) == []
+
+
+def test_a_file_of_ones_own_is_no_repository(tmp_path, monkeypatch):
+    """Where a family of one's own finds its weights is for its ``load`` to say."""
+    monkeypatch.chdir(tmp_path)
+    own = Member("S", 8, "weights/small.pt", 1, 2)
+    assert to_download([own], None) == []
+    member = replace(get_family("esmc").members[0], checkpoint="org/name")
+    monkeypatch.setattr(download, "check_transformers", lambda *_: None)
+    assert [d.name for d in to_download([member], None)] == ["300M"]
 
 
 @pytest.mark.parametrize("found", [None, "5.15.1"])

@@ -44,7 +44,8 @@ def test_what_the_name_says_is_not_recorded():
 
 
 def test_repositories_are_recorded_and_folders_are_not(tmp_path):
-    hub = Member("S", 8, "org/s", 2, 2, repository=Repository("a" * 40, trust_remote_code=True))
+    of_hub = Repository("a" * 40, trust_remote_code=True, on_hub=True)
+    hub = Member("S", 8, "org/s", 2, 2, repository=of_hub)
     folder = Member("L", 16, str(tmp_path), 4, 2, layer=3)
     made = Family(
         "mine",
