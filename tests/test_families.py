@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rd_lightning import FastaDataModule, RDHead, RDModel, RDModule
-from rd_lightning.cli.command import quiet_libraries
+from rd_lightning import FastaDataModule, RDHead, RDModel
 from rd_lightning.embed import main as rd_embed
 from rd_lightning.errors import InputError
 from rd_lightning.evaluate import main as rd_evaluate
@@ -20,6 +19,7 @@ from rd_lightning.fit import main as rd_fit
 
 from .conftest import random_sequences, run_here
 from .families.small_models import write_model
+from .families.test_hugging_face import fit
 from .families.test_table import residues_of
 from .test_evaluate import write_assay
 
@@ -112,22 +112,6 @@ def test_a_first_token_that_a_model_does_not_have(tmp_path, fasta):
         "error: pooling=bos: T5 has no token in front of the residues; use pooling=mean\n"
     )
     assert not list(tmp_path.glob("emb*"))
-
-
-def fit(family: Family, data: FastaDataModule) -> RDModule:
-    import lightning as L
-
-    module = RDModule(family, accumulate="float64")
-    with quiet_libraries():
-        L.Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        ).fit(module, datamodule=data)
-    return module
 
 
 @pytest.fixture

@@ -64,14 +64,16 @@ def save_esm_tokenizer(folder: Path, vocabulary: list[str] | None = None) -> Non
     transformers.EsmTokenizer(str(words)).save_pretrained(folder)
 
 
-def save_bert_tokenizer(folder: Path, letters: str) -> None:
-    """As ProtBert's: letters are words."""
+def save_bert_tokenizer(folder: Path, letters: str) -> Any:
+    """As ProtBert's: letters are words; returns it."""
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "vocab.txt"
     words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]))
-    transformers.BertTokenizer(str(words), do_lower_case=False).save_pretrained(folder)
+    tokenizer = transformers.BertTokenizer(str(words), do_lower_case=False)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 def esm_settings(width: int, num_layers: int, num_heads: int, **others: Any) -> Any:

@@ -1,8 +1,6 @@
 """The files of models: from a server in the place of the Hub, by the client itself."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 from rd_lightning.errors import InputError
 from rd_lightning.families.hub_files import is_repository, weight_files
 
-from ..conftest import clean_environment
+from ..head import test_hub
 from ..head.test_hub import SHA, served
 from .test_esm2_hub import fair_esm2, small, write_hub
 
@@ -42,24 +40,9 @@ OF_HUB = "8M of files of the Hugging Face Hub"
 
 
 def client(tmp_path: Path, address: str, calls: list, **environment: str) -> list:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CLIENT, json.dumps(calls)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={
-            **clean_environment(),
-            "HF_HUB_OFFLINE": "0",
-            "HF_ENDPOINT": address,
-            "HF_HOME": str(tmp_path / "home"),
-            "TORCH_HOME": str(tmp_path / "torch"),
-            "NO_PROXY": "127.0.0.1",
-            **environment,
-        },
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    places = {"TORCH_HOME": str(tmp_path / "torch"), **environment}
+    lines = test_hub.client(CLIENT, tmp_path, address, json.dumps(calls), **places)
+    return [json.loads(line) for line in lines]
 
 
 def digest_of(tmp_path: Path) -> str:

@@ -31,6 +31,7 @@ from rd_lightning.fit import main as rd_fit
 
 from ..conftest import clean_environment, random_sequences
 from ..test_evaluate import write_assay
+from .small_models import esm_settings, save_bert_tokenizer, save_esm_tokenizer
 
 transformers = pytest.importorskip(
     "transformers", minversion="4.57", reason="transformers 4.57 or newer is not installed"
@@ -58,25 +59,6 @@ def _offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def settings(width: int, num_layers: int, num_heads: int, **others) -> "transformers.EsmConfig":
-    return transformers.EsmConfig(
-        **{
-            "vocab_size": len(ALPHABET),
-            "mask_token_id": ALPHABET.mask_idx,
-            "pad_token_id": ALPHABET.padding_idx,
-            "hidden_size": width,
-            "num_hidden_layers": num_layers,
-            "num_attention_heads": num_heads,
-            "intermediate_size": 4 * width,
-            "layer_norm_eps": 1e-5,
-            "position_embedding_type": "rotary",
-            "emb_layer_norm_before": False,
-            "token_dropout": True,
-            **others,
-        }
-    )
-
-
 def renamed(name: str) -> str:
     """Of a fair-esm weight, in transformers."""
     parts = name.split(".")
@@ -98,7 +80,7 @@ def fair_esm2(width: int, num_layers: int, num_heads: int) -> ESM2:
 def converted(source: ESM2, folder: Path, *, tokenizer: bool = True) -> Path:
     """A fair-esm model saved as an ``EsmModel``."""
     shape = (source.embed_dim, source.num_layers, source.attention_heads)
-    model = transformers.EsmModel(settings(*shape), add_pooling_layer=False)
+    model = transformers.EsmModel(esm_settings(*shape), add_pooling_layer=False)
     weights = {
         renamed(name): tensor
         for name, tensor in source.state_dict().items()
@@ -111,12 +93,6 @@ def converted(source: ESM2, folder: Path, *, tokenizer: bool = True) -> Path:
     if tokenizer:
         save_esm_tokenizer(folder, ALPHABET.all_toks)
     return folder
-
-
-def save_esm_tokenizer(folder: Path, vocabulary) -> None:
-    words = folder.with_name(f"{folder.name}.txt")
-    words.write_text("\n".join(vocabulary))
-    transformers.EsmTokenizer(words).save_pretrained(folder)
 
 
 SHAPES = {"S": (8, 1, 2), "L": (16, 2, 4)}
@@ -204,7 +180,7 @@ def test_equals_esm_model_where_no_token_is_masked(small_family, members):
 
 
 def test_loads_from_a_checkpoint_with_a_language_model_head(tmp_path, small_family, members):
-    model = transformers.EsmForMaskedLM(settings(*SHAPES["L"]))
+    model = transformers.EsmForMaskedLM(esm_settings(*SHAPES["L"]))
     plain = transformers.EsmModel.from_pretrained(members[1]["path"], add_pooling_layer=False)
     model.esm.load_state_dict(plain.state_dict())
     model.half().save_pretrained(tmp_path / "lm")
@@ -472,14 +448,6 @@ def test_a_tokenizer_that_does_not_fit_the_model(tmp_path, members, change):
         read_vocabulary(family.members[0], None)
 
 
-def bert_tokenizer(folder: Path, letters: str) -> "transformers.BertTokenizer":
-    """As ProtBert's: letters are words."""
-    folder.mkdir(exist_ok=True)
-    words = folder / "vocab.txt"
-    words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]))
-    return transformers.BertTokenizer(str(words), do_lower_case=False)
-
-
 def test_encoders_of_another_architecture(tmp_path):
     """Two BERTs with ProtBert's tokenisation, one without a residue O."""
     letters = RESIDUES.replace("O", "")
@@ -496,8 +464,7 @@ def test_encoders_of_another_architecture(tmp_path):
         )
         models.append(transformers.BertModel(config).eval())
         models[-1].save_pretrained(tmp_path / name)
-        tokenizer = bert_tokenizer(tmp_path / name, letters)
-        tokenizer.save_pretrained(tmp_path / name)
+        tokenizer = save_bert_tokenizer(tmp_path / name, letters)
     config = [{"name": name, "path": str(tmp_path / name)} for name in "SL"]
     family = family_from_config({"name": "bert", "members": config})
     inputs = tokenizer([" ".join(s) for s in sequences], padding=True, return_tensors="pt")
@@ -515,7 +482,7 @@ def test_encoders_of_another_architecture(tmp_path):
 
 def test_learned_positions_of_an_esm_begin_after_padding(tmp_path):
     """An ESM-1b: 1,026 positions for 1,024 tokens."""
-    config = settings(8, 1, 2, position_embedding_type="absolute", max_position_embeddings=26)
+    config = esm_settings(8, 1, 2, position_embedding_type="absolute", max_position_embeddings=26)
     transformers.EsmModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "1b")
     model = load(Member("1b", 8, "1b", 1, 2), tmp_path)
     assert encode(model, tokens_of(["M" * 22]), padded=False).shape == (1, 24, 8)
@@ -526,7 +493,7 @@ def test_learned_positions_of_an_esm_begin_after_padding(tmp_path):
 def test_tokenizers_that_are_not_of_residues(tmp_path):
     message = "x: not one token for each of the twenty amino acids"
     with pytest.raises(InputError, match=message):  # W is unknown
-        residue_vocabulary(bert_tokenizer(tmp_path / "w", RESIDUES.replace("W", "")), "x")
+        residue_vocabulary(save_bert_tokenizer(tmp_path / "w", RESIDUES.replace("W", "")), "x")
     save_esm_tokenizer(tmp_path / "joined", [*ALPHABET.all_toks, "LA"])
     joined = transformers.EsmTokenizer.from_pretrained(tmp_path / "joined")
     with pytest.raises(InputError, match=message):  # LA is one token
@@ -560,7 +527,7 @@ def test_without_the_hub_the_cache_is_asked_at_once(tmp_path):
 
 
 def test_weights_of_another_shape_name_the_tensor(tmp_path):
-    transformers.EsmModel(settings(8, 1, 2)).save_pretrained(tmp_path)
+    transformers.EsmModel(esm_settings(8, 1, 2)).save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     key = "encoder.layer.0.output.dense.bias"
     save_file({**weights, key: torch.ones(3)}, tmp_path / "model.safetensors", {"format": "pt"})

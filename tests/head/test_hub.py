@@ -419,28 +419,34 @@ def served(root: Path, repo: str = "/org/name"):
         server.server_close()
 
 
+def client(code: str, folder: Path, address: str, *words: str, **environment: str) -> list[str]:
+    """Lines that a program prints with the client's own library, the Hub being at that address."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={
+            **clean_environment(),
+            "HF_HUB_OFFLINE": "0",
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(folder / "home"),
+            "NO_PROXY": "127.0.0.1",
+            **environment,
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_with_the_real_client(tmp_path):
     """The options exist, files of one commit are cached, every refusal is understood."""
     make_head(family="mini").save_pretrained(tmp_path / "folder")
     root = tmp_path / "server"
     root.mkdir()
     with served(root) as (address, tokens, _):
-        done = subprocess.run(
-            [sys.executable, "-c", CLIENT],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            env={
-                **clean_environment(),
-                "HF_HUB_OFFLINE": "0",
-                "HF_ENDPOINT": address,
-                "HF_HOME": str(tmp_path / "home"),
-                "NO_PROXY": "127.0.0.1",
-            },
-        )
-    assert done.returncode == 0, done.stderr
-    commit, *refusals = done.stdout.splitlines()
+        commit, *refusals = client(CLIENT, tmp_path, address)
     assert commit == f"{address}/org/name/commit/{SHA}"
     assert sorted(p.name for p in root.iterdir()) == FILES
     assert tokens == {"Bearer hf_secret"}

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from rd_lightning.families import Family, Member, register_family
 from rd_lightning.head import official_hub
 from rd_lightning.head.official_hub import official_name
 
-from ..conftest import clean_environment, random_sequences, run_here, tiny_family
+from ..conftest import random_sequences, run_here, tiny_family
+from . import test_hub
 from .test_hub import SHA, served
 from .test_official import arrays
 
@@ -65,23 +64,8 @@ for call in json.loads(sys.argv[1]):
 
 def client(tmp_path: Path, address: str, calls: list[Any], **environment: str) -> list[Any]:
     """What each call gave: [digest, context], or the message of its refusal."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CLIENT, json.dumps(calls)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env={
-            **clean_environment(),
-            "HF_HUB_OFFLINE": "0",
-            "HF_ENDPOINT": address,
-            "HF_HOME": str(tmp_path / "home"),
-            "NO_PROXY": "127.0.0.1",
-            **environment,
-        },
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    lines = test_hub.client(CLIENT, tmp_path, address, json.dumps(calls), **environment)
+    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.filterwarnings("ignore:.*was fitted on raw")
