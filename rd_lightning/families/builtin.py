@@ -87,7 +87,7 @@ def _of_fair_esm(member: Member, path: Path) -> tuple[Any, dict[str, Tensor]]:
 def _of_hub(member: Member, folder: Path) -> tuple[Any, dict[str, Tensor]]:
     from esm.model.esm2 import ESM2
 
-    weights = stored_from(folder)[0]
+    weights = stored_from(folder)
     shape = (
         weights["embed_tokens.weight"].shape[1],
         1 + max(int(name.split(".")[1]) for name in weights if name.startswith("layers.")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -61,9 +60,9 @@ def fair_esm_name(name: str) -> str | None:
     return None if inner is None else f"layers.{found[1]}.{inner}.{found[3]}"
 
 
-def stored_from(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
+def stored_from(folder: Path) -> dict[str, Tensor]:
     """The weights in a folder, by fair-esm's names, as they stand in the files and mapped into
-    memory; and the files.
+    memory.
 
     Raises:
         InputError: there are none, or they are damaged.
@@ -75,13 +74,12 @@ def stored_from(folder: Path) -> tuple[dict[str, Tensor], list[Path]]:
         )
     weights: dict[str, Tensor] = {}
     for file in files:
-        read: Callable[[Path], dict[str, Tensor]] = _unpickled
-        if file.suffix == ".safetensors":
-            read = lambda path: open_tensors(path)[0]  # noqa: E731
-        for name, tensor in read(file).items():
+        is_safe = file.suffix == ".safetensors"
+        stored = open_tensors(file)[0] if is_safe else _unpickled(file)
+        for name, tensor in stored.items():
             if (renamed := fair_esm_name(name)) is not None:
                 weights[renamed] = tensor
-    return weights, files
+    return weights
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
