@@ -59,16 +59,22 @@ def _weights(module: RDModule) -> list[Fact]:
     models = one_a_model(module.members)
     if source := said_of_source(models, module.weights):
         facts.append(("weights", source))
-    missing = to_download(models, module.weights)
     smaller = ""
     if len(module.names) > 2 and len(one_a_model(module.members[:-1])) < len(models):
         smaller = f"; a smaller level, such as level={module.names[-2]}, takes less"
-    for folder in dict.fromkeys(download.folder for download in missing):
-        here = [download for download in missing if download.folder == folder]
-        names, size = ", ".join(d.name for d in here), sum(d.num_bytes for d in here)
-        said = f"{names}: about {shown_size(size)} to {folder}"
+    for folder, (names, size) in _downloads(module).items():
+        said = f"{', '.join(names)}: about {shown_size(size)} to {folder}"
         facts.append(("download", f"{said}{smaller}"))
     return facts
+
+
+def _downloads(module: RDModule) -> dict[Path, tuple[list[str], int]]:
+    """Weights that are to come, by the folder that they go to: names of members, and bytes."""
+    found: dict[Path, tuple[list[str], int]] = {}
+    for download in to_download(one_a_model(module.members), module.weights):
+        names, size = found.get(download.folder, ([], 0))
+        found[download.folder] = [*names, download.name], size + download.num_bytes
+    return found
 
 
 def check_rooms(module: RDModule, data: FastaDataModule, folder: Path) -> None:
@@ -80,10 +86,9 @@ def check_rooms(module: RDModule, data: FastaDataModule, folder: Path) -> None:
     there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     remedy = "choose another disk (out=DIR), a smaller target or a smaller data.num_groups"
     check_room(folder, needed, remedy, there=there)
-    missing = to_download(module.members, module.weights)
     remedy = "name a folder with the weights, family.weights=DIR, or choose a smaller level"
-    for there in dict.fromkeys(download.folder for download in missing):
-        check_room(there, sum(d.num_bytes for d in missing if d.folder == there), remedy)
+    for place, (_, size) in _downloads(module).items():
+        check_room(place, size, remedy)
 
 
 def letter_rows(scan: ScanSummary) -> list[tuple[str, str, str]]:
