@@ -56,30 +56,20 @@ class Known(NamedTuple):
 
 
 @torch.no_grad()
-def embed_batch(
+def pooled_members(
     backbones: Backbones,
-    head: RDHead,
     batch: SequenceBatch,
     poolings: Sequence[Pooling],
     *,
     max_residues: int,
     chosen: slice = slice(None),
     budget: TokenBudget | None = None,
-    known: dict[Pooling, Tensor] | None = None,
     on_piece: Callable[[int], None] = lambda pieces: None,
-) -> dict[Pooling, Tensor]:
-    """Vectors of a batch's sequences, in the batch's order.
+) -> list[dict[Pooling, Tensor]]:
+    """Pooled raw embeddings of a batch's sequences, float32, a dict a member.
 
-    "mean" and "bos": (sequences, width); "residue": (residues, width), sequence after sequence.
-    Raw embeddings are pooled first and the head, which is affine, is applied to the pooled ones:
-    equal to pooling the head's output, and the head costs next to nothing.
-
-    Args:
-        chosen: the members that are run; the first ones, or those that follow ``known``.
-        budget: what earlier batches of the same members and poolings have shown of the device.
-        known: vectors of the first levels that are there already; their columns come back
-            unchanged.
-        on_piece: told how many pieces beyond one a forward pass needed for lack of memory.
+    Shapes are those of :func:`embed_batch` with the member's width; a residue in several windows
+    has the mean over them.
     """
     check_begin(backbones, poolings)
     sums: list[dict[Pooling, Tensor]] = [{} for _ in backbones.members[chosen]]
@@ -106,6 +96,44 @@ def embed_batch(
         counts = torch.tensor(num_windows, dtype=torch.float32)[:, None].to(sums[0]["bos"].device)
         for total in sums:
             total["bos"] /= counts
+    return sums
+
+
+@torch.no_grad()
+def embed_batch(
+    backbones: Backbones,
+    head: RDHead,
+    batch: SequenceBatch,
+    poolings: Sequence[Pooling],
+    *,
+    max_residues: int,
+    chosen: slice = slice(None),
+    budget: TokenBudget | None = None,
+    known: dict[Pooling, Tensor] | None = None,
+    on_piece: Callable[[int], None] = lambda pieces: None,
+) -> dict[Pooling, Tensor]:
+    """Vectors of a batch's sequences, in the batch's order.
+
+    "mean" and "bos": (sequences, width); "residue": (residues, width), sequence after sequence.
+    Raw embeddings are pooled first and the head, which is affine, is applied to the pooled ones:
+    equal to pooling the head's output, and the head costs next to nothing.
+
+    Args:
+        chosen: the members that are run; the first ones, or those that follow ``known``.
+        budget: what earlier batches of the same members and poolings have shown of the device.
+        known: vectors of the first levels that are there already; their columns come back
+            unchanged.
+        on_piece: told how many pieces beyond one a forward pass needed for lack of memory.
+    """
+    sums = pooled_members(
+        backbones,
+        batch,
+        poolings,
+        max_residues=max_residues,
+        chosen=chosen,
+        budget=budget,
+        on_piece=on_piece,
+    )
 
     def nested() -> dict[Pooling, Tensor]:
         if known is not None:
