@@ -45,8 +45,11 @@ CONSISTENCY_COLUMNS = (
 )
 
 
-def pairs(levels: Sequence[str]) -> list[tuple[Side, Side]]:
-    """(ours, theirs): rd against each of its rivals, each level against the one before, one-hot.
+def pairs(
+    levels: Sequence[str], baselines: Sequence[str] = ("one_hot",)
+) -> list[tuple[Side, Side]]:
+    """(ours, theirs): rd against each of its rivals, each level against the one before, and the
+    last level against each of the baselines, which need no model.
 
     At the first level all are that member's own embedding, so the rivals start at the second.
     """
@@ -56,7 +59,7 @@ def pairs(levels: Sequence[str]) -> list[tuple[Side, Side]]:
     for representation in ("rd", "raw"):
         steps = pairwise(levels)
         found += [(Side(representation, k), Side(representation, before)) for before, k in steps]
-    return [*found, (Side("rd", levels[-1]), Side("one_hot", ""))]
+    return [*found, *((Side("rd", levels[-1]), Side(name, "")) for name in baselines)]
 
 
 def contrasts(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
+from scipy.sparse import csr_matrix
 
 from ...errors import check_whole
 from .metrics import fold_spearman, spearman
@@ -14,6 +15,8 @@ from .predictions import Predictions, Rows, Setting, Side
 
 POOLED, FOLDS = 0, 1
 """The two scores: of all folds pooled, as ProteinGym's, and the mean over folds."""
+VALUES_AT_ONCE = 1_000_000
+"""In one array; some six are held at a time (50 MB)."""
 
 
 class Resampled(NamedTuple):
@@ -100,31 +103,32 @@ def resampled(
     number = int(clusters.max()) + 1
     folds = [np.flatnonzero(rows.folds == label) for label in np.unique(rows.folds)]
     parts = [np.arange(len(truth)), *(folds if len(folds) > 1 else ())]
-    of_truth = [_order(truth[part]) for part in parts]
-    of_sides = {side: [_order(guess[part]) for part in parts] for side, guess in guesses.items()}
+    of_truth = [order_of(truth[part], clusters[part], number) for part in parts]
+    of_sides = {
+        side: [order_of(guess[part], clusters[part], number) for part in parts]
+        for side, guess in guesses.items()
+    }
     draws = {side: np.full((2, num_resamples), np.nan) for side in guesses}
-    chunk = max(1, 1_000_000 // len(truth))
-    for start in range(0, num_resamples if number > 1 else 0, chunk):
-        size = min(chunk, num_resamples - start)
-        drawn = generator.integers(number, size=(size, number))
-        flat = (drawn + number * np.arange(size)[:, None]).ravel()
-        counts = np.bincount(flat, minlength=size * number).reshape(size, number)
-        counts = counts[:, clusters].astype(np.float64)
-        weights = [counts[:, part] for part in parts]
-        standard = [_standard_ranks(w, o) for w, o in zip(weights, of_truth, strict=True)]
+    chunk = max(1, VALUES_AT_ONCE // len(truth))
+    for start, counts in cluster_counts(number, num_resamples, chunk, generator):
+        end = start + counts.shape[1]
+        standard = [
+            counts[clusters[part]] * standard_ranks(counts, order)
+            for part, order in zip(parts, of_truth, strict=True)
+        ]
         for side, orders in of_sides.items():
             scores = np.stack(
                 [
-                    (w * t * _standard_ranks(w, o)).sum(axis=1)
-                    for w, t, o in zip(weights, standard, orders, strict=True)
+                    np.einsum("nr,nr->r", t, standard_ranks(counts, order))
+                    for t, order in zip(standard, orders, strict=True)
                 ]
             )
-            draws[side][POOLED, start : start + size] = scores[0]
-            draws[side][FOLDS, start : start + size] = _mean_of_defined(scores[-len(folds) :])
+            draws[side][POOLED, start:end] = scores[0]
+            draws[side][FOLDS, start:end] = mean_of_defined(scores[-len(folds) :])
     found = {}
     for side, guess in guesses.items():
         values = np.array([spearman(truth, guess), fold_spearman(truth, guess, rows.folds)])
-        mean = _mean_of_defined(draws[side].T)[:, None]
+        mean = mean_of_defined(draws[side].T)[:, None]
         wide = mean + rows.widening * (draws[side] - mean)
         found[side] = Resampled(values, np.where(np.isfinite(values)[:, None], wide, np.nan))
     return found
@@ -159,11 +163,12 @@ def mean_over_assays(
     shape = (draws.shape[1], len(kept))
     assays, columns = (generator.integers(n, size=shape) for n in draws.shape)
     two_levels = draws[assays, columns].mean(axis=1) if len(kept) > 1 else np.array([np.nan])
-    ends = (*_central(draws.mean(axis=0), level), *_central(two_levels, level))
+    ends = (*central(draws.mean(axis=0), level), *central(two_levels, level))
     return Interval(float(values[kept].mean()), *ends, len(kept))
 
 
-def _central(draws: np.ndarray, level: float) -> tuple[float, float]:
+def central(draws: Float64[np.ndarray, " r"], level: float) -> tuple[float, float]:
+    """What holds that share of the draws that are defined, as many below as above it."""
     finite = draws[np.isfinite(draws)]  # a resample of a tiny assay may hold one value only
     if len(finite) == 0:
         return float("nan"), float("nan")
@@ -171,36 +176,54 @@ def _central(draws: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
     """Over the first axis, of what is not NaN; NaN where all is."""
     there = np.isfinite(values)
     total = np.where(there, values, 0).sum(axis=0)
     return total / np.where(there.any(axis=0), there.sum(axis=0), np.nan)
 
 
-class _Order(NamedTuple):
+def cluster_counts(
+    number: int, num_resamples: int, chunk: int, generator: np.random.Generator
+) -> Iterator[tuple[int, Float64[np.ndarray, "clusters r"]]]:
+    """The first of each ``chunk`` resamples, and how often each of them draws each cluster.
+
+    The draws do not depend on the size of the chunks. Of one cluster there are none.
+    """
+    for start in range(0, num_resamples if number > 1 else 0, chunk):
+        size = min(chunk, num_resamples - start)
+        drawn = generator.integers(number, size=(size, number))
+        flat = (drawn + number * np.arange(size)[:, None]).ravel()
+        counts = np.bincount(flat, minlength=size * number).reshape(size, number)
+        yield start, np.ascontiguousarray(counts.T, dtype=np.float64)
+
+
+class Order(NamedTuple):
     """How one side's values are ordered; equal ones form a group."""
 
-    order: np.ndarray
-    starts: np.ndarray
-    """Of the groups, in that order."""
-    group: np.ndarray
+    members: csr_matrix
+    """Groups, from the lowest, by clusters: how many rows a group has of a cluster."""
+    group: Int64[np.ndarray, " n"]
     """Of each row."""
 
 
-def _order(values: np.ndarray) -> _Order:
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    group = np.empty(len(values), dtype=np.int64)
-    group[order] = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(values)]))
-    return _Order(order, starts, group)
+def order_of(
+    values: Float64[np.ndarray, " n"], clusters: Int64[np.ndarray, " n"], number: int
+) -> Order:
+    """Of rows that belong to ``number`` clusters."""
+    distinct, group = np.unique(values, return_inverse=True)
+    shape = (len(distinct), number)
+    return Order(csr_matrix((np.ones(len(values)), (group, clusters)), shape=shape), group)
 
 
-def _standard_ranks(counts: np.ndarray, side: _Order) -> np.ndarray:
+def standard_ranks(
+    counts: Float64[np.ndarray, "clusters r"], side: Order
+) -> Float64[np.ndarray, "n r"]:
     """Each row's rank in each resample, ties at their mean, of mean 0 and length 1 over the draws;
     NaN where all that was drawn is the same."""
-    drawn = np.add.reduceat(counts[:, side.order], side.starts, axis=1)
-    ranks = drawn.cumsum(axis=1) - drawn / 2 - counts.sum(axis=1, keepdims=True) / 2
-    length = np.sqrt((drawn * ranks**2).sum(axis=1, keepdims=True))
-    return (ranks / np.where(length > 0, length, np.nan))[:, side.group]
+    drawn = side.members @ counts
+    ranks = drawn.cumsum(axis=0)
+    ranks -= (drawn + drawn.sum(axis=0)) / 2
+    length = np.sqrt(np.einsum("gr,gr,gr->r", drawn, ranks, ranks))
+    ranks /= np.where(length > 0, length, np.nan)
+    return ranks[side.group]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import erf, sqrt
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ LEAST_ASSAYS = 6
 
 
 class Advice(NamedTuple):
-    """The smallest width whose Spearman is within one standard error of the best."""
+    """The smallest width whose score is within one standard error of the best."""
 
     width: int | None
     """None where no width can be advised."""
@@ -50,24 +50,62 @@ def advise(
         by_assay: of one setting, as ``resample`` gives it.
         levels: width by name, ascending.
     """
-    every = {side for sides in by_assay.values() for side in sides if side.representation == "rd"}
-    widths = {levels[s.level] if s.level in levels else int(s.level): s for s in every}
+    widths = widths_of((side for sides in by_assay.values() for side in sides), levels)
     whole = [
         sides
         for sides in by_assay.values()
-        if every and all(s in sides and np.isfinite(sides[s].values[0]) for s in every)
+        if widths and all(s in sides and np.isfinite(sides[s].values[0]) for s in widths.values())
     ]
     if not whole:
         return None
-    found = {width: [sides[widths[width]] for sides in whole] for width in sorted(widths)}
+    found = {width: [sides[side] for sides in whole] for width, side in widths.items()}
+    one = len(whole) == 1
+    basis = "Spearman of 1 assay" if one else f"mean Spearman of {len(whole)} assays"
+    few = f"It speaks of these assays; to speak of others, give {LEAST_ASSAYS} or more"
+    return one_standard_error(
+        found,
+        levels,
+        basis=basis,
+        not_above=lambda best: None if mean_over_assays(best, seed=seed).low > 0 else "chance",
+        caveat=few if len(whole) < LEAST_ASSAYS else "",
+        seed=seed,
+    )
+
+
+def widths_of(sides: Iterable[Side], levels: Mapping[str, int]) -> dict[int, Side]:
+    """Sides of rd by width, ascending; between levels a side's level is its width."""
+    own = {side for side in sides if side.representation == "rd"}
+    found = {levels[s.level] if s.level in levels else int(s.level): s for s in own}
+    return dict(sorted(found.items()))
+
+
+def one_standard_error(
+    found: Mapping[int, Sequence[Resampled]],
+    levels: Mapping[str, int],
+    *,
+    basis: str,
+    not_above: Callable[[Sequence[Resampled]], str | None],
+    caveat: str = "",
+    seed: int = 0,
+) -> Advice:
+    """The rule of :func:`advise` on any score.
+
+    Args:
+        found: by width, ascending, the score on the same assays or tasks.
+        basis: what the score is, for the sentence.
+        not_above: what the best width's scores do not exceed, None where they do.
+        caveat: the last sentence.
+    """
     curve = {w: mean_over_assays(own, seed=seed) for w, own in found.items()}
     best = max(curve, key=lambda width: curve[width].value)
     name = {width: level for level, width in levels.items()}
-    about = _curve({w: c for w, c in curve.items() if w in name}, len(whole))
-    if not curve[best].low > 0:
+    points = ", ".join(f"{interval} at {w:,}" for w, interval in curve.items() if w in name)
+    about = f"{basis} (95% intervals) {points}"
+    rival = not_above(found[best])
+    if rival is not None:
         sentence = (
             f"no width is advised: the best, {curve[best]} at {best:,} columns, is not above "
-            f"chance; {about}."
+            f"{rival}; {about}."
         )
         return Advice(None, "", np.nan, best, curve[best].value, np.nan, sentence)
     errors = {width: _standard_error(found[best], found[width], seed) for width in found}
@@ -80,14 +118,13 @@ def advise(
         sentence += "no larger width scores higher"
     else:
         gain = mean_over_assays(found[best], found[enough], seed=seed)
-        sentence += f"the best, at {best:,}, gains {_signed(gain)}, within one standard error"
+        sentence += f"the best, at {best:,}, gains {signed(gain)}, within one standard error"
         sentence += f" ({errors[enough]:.3f})"
     smaller = [width for width in levels.values() if width < enough]
     if smaller:
         loss = mean_over_assays(found[smaller[-1]], found[enough], seed=seed)
-        sentence += f"; the next smaller level, {smaller[-1]:,}, differs by {_signed(loss)}"
-    if len(whole) < LEAST_ASSAYS:
-        sentence += f". It speaks of these assays; to speak of others, give {LEAST_ASSAYS} or more"
+        sentence += f"; the next smaller level, {smaller[-1]:,}, differs by {signed(loss)}"
+    sentence = ". ".join(part for part in (sentence, caveat) if part)
     scores = (curve[enough].value, best, curve[best].value, errors[enough])
     return Advice(enough, level, *scores, f"{sentence}.")
 
@@ -97,11 +134,6 @@ def _standard_error(best: Sequence[Resampled], own: Sequence[Resampled], seed: i
     return (middle.high - middle.low) / 2
 
 
-def _curve(curve: Mapping[int, Interval], number: int) -> str:
-    points = ", ".join(f"{interval} at {width:,}" for width, interval in curve.items())
-    basis = "Spearman of 1 assay" if number == 1 else f"mean Spearman of {number} assays"
-    return f"{basis} (95% intervals) {points}"
-
-
-def _signed(interval: Interval) -> str:
+def signed(interval: Interval) -> str:
+    """Of a difference."""
     return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
