@@ -124,8 +124,8 @@ def read_fasta(path: str | os.PathLike, mask: str | os.PathLike | None = None) -
     for header in found:
         target = header.attributes.get("TARGET")
         if not with_attribute:
-            target, *further = header.words or [None]
-            for word in further:
+            target = header.words[0] if header.words else None
+            for word in header.words[1:]:
                 if word.lower() in PARTS:
                     header.attributes.setdefault("SET", word)
         entries.append(_entry(header, cleaned(header.where, header.letters), target))

@@ -172,7 +172,8 @@ def find_kind(
     """
     if options.labels is not None and options.threshold is not None:
         raise InputError(f"{path}: labels and threshold exclude each other; drop one")
-    for name, implied in (("labels", "labels"), ("threshold", "classes")):
+    implications: tuple[tuple[str, Kind], ...] = (("labels", "labels"), ("threshold", "classes"))
+    for name, implied in implications:
         if getattr(options, name) is not None:
             if options.kind not in (None, implied):
                 raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -67,7 +67,7 @@ class Task:
         target = self.targets[i]
         if self.kind == "number":
             return ~np.isnan(target)
-        return target >= 0 if self.kind == "classes" else (target >= 0).all(axis=1)
+        return np.asarray(target >= 0 if self.kind == "classes" else (target >= 0).all(axis=1))
 
     def y(self, i: int) -> Float64[np.ndarray, "n c"]:
         """Targets of protein ``i`` as regression takes them; NaN in rows that do not count.
@@ -82,6 +82,14 @@ class Task:
         found = np.eye(len(self.names))[target]
         found[target < 0] = np.nan
         return found
+
+    def different(self, proteins: Int64[np.ndarray, " q"]) -> np.ndarray:
+        """The different targets that count among some proteins, sorted: values, or rows of labels.
+
+        Fewer than two, and there is nothing to learn from these proteins.
+        """
+        rows = [self.targets[i][self.known(i)] for i in proteins.tolist()]
+        return np.unique(np.concatenate(rows), axis=0) if rows else self.targets[0][:0]
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class TaskOptions:
     pattern: str | None = None
     """Regular expression that matches a whole target; its first group is the class:
     ``(.+)-[MSU]`` reads "Nucleus-U" as Nucleus. Targets that it does not match are unknown."""
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] | None = None
     """Of a table: the columns of the sequence, target, split, validation and id."""
     mask: str | os.PathLike | None = None
     """FASTA of 0 and 1 a residue; 0 does not count. Default: mask.fasta of the folder, if any."""
