@@ -11,8 +11,11 @@ import pandas as pd
 from ...errors import InputError
 
 
-def read_table(path: str | os.PathLike) -> pd.DataFrame:
-    """All cells as text (a sequence ``NA`` stays one), compressed or not.
+def read_table(
+    path: str | os.PathLike, *, separator: str = ",", holds: str = "variants"
+) -> pd.DataFrame:
+    """All cells as text (a sequence ``NA`` stays one), compressed or not; ``holds`` names its rows
+    in messages.
 
     Raises:
         InputError: there is no such file, it is not CSV, or it has no rows.
@@ -21,13 +24,15 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
         raise InputError(f"{path}: no such file; give the path of a CSV file")
     try:
         # utf-8-sig: spreadsheets write a byte-order mark before the first column's name.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
     except pd.errors.EmptyDataError:
         raise InputError(f"{path}: the file is empty; it must hold a header and rows") from None
     except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a CSV file ({' '.join(str(error).split())})") from error
     if len(table) == 0:
-        raise InputError(f"{path}: a header and no rows; it must hold variants")
+        raise InputError(f"{path}: a header and no rows; it must hold {holds}")
     return table
 
 

@@ -1,0 +1,1 @@
+"""Tasks: proteins with a target for each residue or one each, and how they are split."""
