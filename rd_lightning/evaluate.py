@@ -1,4 +1,4 @@
-"""rd-evaluate: how well embeddings predict measured effects of mutations, on one's own assays."""
+"""rd-evaluate: how well embeddings predict, on one's own assays or tasks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from .evaluation.job import EvaluateJob, Scored
     from .evaluation.options import EvaluateOptions
+    from .evaluation.tasks.folder import KeptTask
+    from .evaluation.tasks.job import TaskJob
 
 EXTRA = 'rd-evaluate needs more packages: pip install "rd-lightning[evaluate]"'
 
@@ -43,18 +45,25 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
     from .evaluation.facts import facts
     from .evaluation.job import EvaluateJob
     from .evaluation.output import write_outputs
+    from .evaluation.tasks.facts import facts as task_facts
+    from .evaluation.tasks.job import TaskJob
+    from .evaluation.tasks.output import write_task_outputs
 
     console = plain_console()
-    job = EvaluateJob(_options(config), folder)
+    options = _options(config)
+    job = (EvaluateJob if options.tasks is None else TaskJob)(options, folder)
     if job.folder.resumes(job.manifest):
         console.print(f"resuming in {folder}", soft_wrap=True)
-    print_facts(console, facts(job).items())
+    said = facts(job) if isinstance(job, EvaluateJob) else task_facts(job)
+    print_facts(console, said.items())
     if job.runs_models:
-        said = memory_fact(job.placement, job.offload, has_levels=False)
-        print_facts(console, [("memory", said)])
+        memory = memory_fact(job.placement, job.offload, has_levels=False)
+        print_facts(console, [("memory", memory)])
     job.prepare()
-    scored = _score(job)
-    advice = write_outputs(job, scored, folder)
+    if isinstance(job, EvaluateJob):
+        advice = write_outputs(job, _score(job), folder)
+    else:
+        advice = write_task_outputs(job, _score_tasks(job), folder)
     for sentence in advice:
         console.print(sentence, soft_wrap=True)
     console.print(f"tables and pictures: {folder}/summary.md", soft_wrap=True)
@@ -104,6 +113,34 @@ def _score(job: EvaluateJob) -> list[Scored]:
                     assay,
                     on_residues=lambda number, task=embedding: advance(task, number),
                     on_fit=lambda task=fits: advance(task),
+                )
+            )
+    return found
+
+
+def _score_tasks(job: TaskJob) -> list[KeptTask]:
+    """Every task, with a bar each for residues and for probes."""
+    from .display.console import residue_progress
+    from .runtime.stopping import stop_if_told
+
+    def advance(task: Any, number: int) -> None:
+        stop_if_told()
+        progress.advance(task, number)
+
+    with residue_progress() as progress:
+        found = []
+        for task in job.tasks:
+            if job.done(task):
+                found.append(job.score(task))
+                continue
+            name, residues = _short(task.name), job.num_residues(task)
+            embedding = progress.add_task(f"{name} embedding", total=residues, visible=residues > 0)
+            fits = progress.add_task(f"{name} probes", total=job.num_fits(task), unit="fits")
+            found.append(
+                job.score(
+                    task,
+                    on_residues=lambda number, bar=embedding: advance(bar, number),
+                    on_fit=lambda number, bar=fits: advance(bar, number),
                 )
             )
     return found

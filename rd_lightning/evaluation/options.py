@@ -53,6 +53,8 @@ class EvaluateOptions:
 
     fit: str | None = None
     assays: str | Sequence[str] | None = None
+    tasks: Any = None
+    """A path, a mapping of :class:`rd_lightning.evaluation.tasks.task.TaskOptions`, or several."""
     reference: str | None = None
     columns: Columns = Columns()
     wild_type: str | None = None
@@ -88,6 +90,7 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
         return os.path.relpath(os.path.realpath(os.path.expanduser(path)), folder.resolve())
 
     found = {key: v for key, v in asdict(options).items() if key not in _CHANGES_NO_SCORE}
+    found.pop("tasks")
     for name in ("pooling", "probes", "representations"):
         found[name] = listed(found[name])
     assays = [seen(path) for path in listed(options.assays or [])]
@@ -104,6 +107,17 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
     if not options.nonlinear.features:
         found["nonlinear"] = {"features": 0}
     return found
+
+
+_OF_TASKS = ("representations", "widths", "probes", "num_folds", "seed", "max_residues", "family")
+
+
+def task_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
+    """As :func:`score_settings`, of an evaluation on tasks; what the files hold is told by the name
+    under which each task's scores are kept."""
+    found = score_settings(options, folder)
+    kept = {key: found[key] for key in _OF_TASKS if key in found}
+    return {**kept, "max_residues": options.max_residues}
 
 
 def listed(value: str | Sequence[str]) -> list[str]:

@@ -117,7 +117,7 @@ def _width_figure(results: pd.DataFrame, metric: str, scores: pd.DataFrame | Non
         part = rows.loc[(rows["scheme"] == scheme) & (rows["metric"] == score)]
         axes.set_title(f"{scheme}: {METRIC_NAMES.get(score, score)}{_counted(part)}", fontsize=10)
         ends, shown = [], []
-        for name, style in _styles(set(part["representation"]) - {"one_hot"}):
+        for name, style in styles_of(set(part["representation"]) - {"one_hot"}):
             own = part.loc[(part["representation"] == name) & part["value"].notna()]
             means = own.groupby("width")["value"].mean()
             if means.empty:
@@ -289,7 +289,7 @@ def _chosen(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, str, dict
     return chosen, f"{first['pooling']} pooling, {first['probe']}", setting
 
 
-def _styles(names: Iterable[str]) -> list[tuple[str, Style]]:
+def styles_of(names: Iterable[str]) -> list[tuple[str, Style]]:
     """In the order of :data:`STYLES`; those it does not know come last, in grey."""
     names = list(names)
     unknown = [(name, _grey(name)) for name in sorted(names) if name not in STYLES]
