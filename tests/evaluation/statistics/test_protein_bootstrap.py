@@ -43,7 +43,7 @@ def repeated(truth: Truth, scores: np.ndarray, counts: np.ndarray) -> tuple[Trut
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_are_the_metrics_of_the_repeated_rows(kind, per_residue, seed):
     """So few rows that each score of a positive has a bin of its own. Some resamples miss a class,
-    or a protein's own correlation is not defined."""
+    have a label in no row or in all, or a protein without a correlation of its own."""
     truth, scores = planted_task(seed, kind)
     truth = truth._replace(per_residue=per_residue)
     rare = np.flatnonzero(truth.protein < 3)
@@ -51,7 +51,7 @@ def test_draws_are_the_metrics_of_the_repeated_rows(kind, per_residue, seed):
         truth.values[truth.values == 2] = 1
         truth.values[rare] = 2
     elif kind == "labels":
-        truth.values[:, 0] = truth.protein < 3
+        truth.values[:, 0], truth.values[:, 1] = truth.protein < 3, truth.protein >= 3
     else:
         scores[truth.protein == 4] = 0.5
     found = quietly(truth, {OURS: scores}, num_resamples=40, seed=seed)[OURS]

@@ -33,7 +33,7 @@ def drawn(seed: int) -> dict[Side, dict[str, Drawn]]:
     generator = np.random.default_rng(seed)
     found = {}
     for side in SIDES:
-        values = 0.7 + 0.02 * generator.standard_normal(2)
+        values = 0.7 + 0.04 * generator.standard_normal(2)
         draws = values[:, None] + 0.01 * generator.standard_normal((2, 999))
         found[side] = {
             name: Drawn(float(v), d)
