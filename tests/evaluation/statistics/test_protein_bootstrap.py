@@ -203,6 +203,19 @@ def test_what_is_not_defined_has_no_draws():
     assert resample_task(truth, {}) == {}
 
 
+def test_a_resample_of_equal_predictions_has_no_correlation():
+    """Not even one of rounding: three clusters, of which one has constant predictions."""
+    truth, scores = planted_task(0, "number")
+    truth = truth._replace(clusters=np.arange(12) // 4)
+    scores[truth.protein < 4] = 0.1
+    found = quietly(truth, {OURS: scores}, num_resamples=100)[OURS]
+    [(_, counts)] = cluster_counts(3, 100, 100, np.random.default_rng(0))
+    alone = counts[0] == 3
+    assert alone.any()
+    for own in found.values():
+        assert np.array_equal(np.isnan(own.draws), alone)
+
+
 def test_labels_that_say_nothing_are_at_chance():
     """Of 40 intervals with a chance of 0.9 or more, fewer than 29 hold 0.5 once in 2,600 times."""
     truth, scores = planted_task(0, "labels", num_proteins=30)
