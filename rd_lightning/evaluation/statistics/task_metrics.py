@@ -162,7 +162,7 @@ def _of_rankings(positive: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 def _both_there(positive: np.ndarray) -> np.ndarray:
     """Columns that hold 0 and 1."""
-    return np.ptp(positive, axis=0) > 0
+    return positive.min(axis=0) < positive.max(axis=0)
 
 
 def _mean_over_columns(
