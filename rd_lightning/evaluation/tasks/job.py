@@ -225,6 +225,6 @@ def _metrics(task: Task, scored: TaskScored) -> pd.DataFrame:
         [
             {"task": task.name, **head._asdict(), "metric": metric, "value": value, **about}
             for head, scores in scored.scores.items()
-            for metric, value in task_metrics(truth, scores).items()
+            for metric, value in task_metrics(truth, scores.astype(np.float64)).items()
         ]
     )

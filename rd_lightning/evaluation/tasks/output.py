@@ -78,7 +78,7 @@ def _drawn(job: TaskJob, kept: Sequence[KeptTask]) -> DrawnTasks:
             for probe, heads in by_probe.items():
                 found[TaskSetting(task.name, probe)] = resample_task(
                     truth,
-                    {side_of(head): scores for head, scores in heads.items()},
+                    {side_of(head): s.astype(np.float64) for head, s in heads.items()},
                     num_resamples=job.options.num_resamples,
                     seed=job.options.seed + number,
                     on_side=lambda: progress.advance(bar),

@@ -129,7 +129,8 @@ def truth_of(task: Task, splits: Sequence[TaskSplit]) -> tuple[Truth, list[int]]
     proteins = np.unique(np.concatenate([split.test for split in splits])).tolist()
     known = [task.known(p) for p in proteins]
     sizes = [
-        [sum(int(task.known(p).sum()) for p in part) for part in (s.test, s.train)] for s in splits
+        [sum(int(task.known(p).sum()) for p in part.tolist()) for part in (s.test, s.train)]
+        for s in splits
     ]
     truth = Truth(
         kind=task.kind,
@@ -183,7 +184,7 @@ class _TestRows:
                 number, where = self.split_of[protein], self.rows[protein]
                 known = torch.from_numpy(self.task.known(protein)).to(own.device)
                 values = stacked[number](own[known].cpu())
-                by_head = values.view(len(values), len(fitted[number]), -1)
+                by_head = values.view(len(values), len(fitted[number]), self.task.num_columns)
                 for i, head in enumerate(fitted[number]):
                     found = self._linked(head, by_head[:, i]).float().numpy()
                     targets[head][where] = found if self.task.kind != "number" else found[:, 0]
@@ -197,11 +198,7 @@ class _TestRows:
     def _target(self, head: Head) -> np.ndarray:
         """The scores of a head, made when it is first asked for."""
         truth = self.scored.truth
-        shape = (
-            (len(truth.protein),)
-            if truth.kind == "number"
-            else (len(truth.protein), len(truth.names))
-        )
+        shape = (len(truth.protein), *([] if truth.kind == "number" else [len(truth.names)]))
         return self.scored.scores.setdefault(head, np.full(shape, np.nan, dtype=np.float32))
 
 
