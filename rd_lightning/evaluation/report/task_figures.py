@@ -11,9 +11,9 @@ import pandas as pd
 
 from ...display.figures import new_figure, save_figure
 from ...errors import InputError
+from ..statistics.task_metrics import METRIC_NAMES
 from .figures import styles_of
 from .labels import label_ends
-from .task_summary import METRIC_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,9 +78,9 @@ def _draw(axes: Axes, part: pd.DataFrame, scores: pd.DataFrame, levels: Mapping[
     ends, shown = [], []
     for name, style in styles_of(set(part["representation"]) - set(_BASELINES)):
         own = part.loc[(part["representation"] == name) & part["value"].notna()]
-        own = own.sort_values("width")
         if own.empty:
             continue
+        own = _curve(own, levels)
         x, y = own["width"].to_numpy(float), own["value"].to_numpy(float)
         marked = np.flatnonzero(np.isin(x, list(levels.values()))).tolist()
         options = {**style.options, **({"markevery": marked} if name == "rd" else {})}
@@ -97,6 +97,13 @@ def _draw(axes: Axes, part: pd.DataFrame, scores: pd.DataFrame, levels: Mapping[
     axes.set_xticks(widths, [f"{w:,}" for w in widths], rotation=90, fontsize=8)
     _draw_baselines(axes, part, shown)
     label_ends(axes, ends)
+
+
+def _curve(own: pd.DataFrame, levels: Mapping[str, int]) -> pd.DataFrame:
+    """The rows of one line, by width: where levels are not prefixes of one another, the last."""
+    if own["width"].duplicated().any():
+        own = own.loc[own["level"].isin(["", list(levels)[-1]])]
+    return own.sort_values("width")
 
 
 def _draw_intervals(
@@ -123,11 +130,13 @@ def _draw_baselines(axes: Axes, part: pd.DataFrame, shown: list[float]) -> None:
     margin = 0.35 * (high - low) or 0.05
     beyond = []
     for name, label in _BASELINES.items():
-        values = part.loc[part["representation"] == name, "value"].dropna()
+        values = part.loc[part["representation"] == name, "value"]
         if values.empty:
-            beyond.append(f"{label}: not defined")
             continue
         value = float(values.iloc[0])
+        if not np.isfinite(value):
+            beyond.append(f"{label}: not defined")
+            continue
         if low - margin <= value <= high + margin:
             axes.axhline(value, color="0.35", ls=(0, (1, 2)), lw=1.2, zorder=1)
             axes.annotate(

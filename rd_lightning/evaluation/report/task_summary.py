@@ -12,23 +12,9 @@ import pandas as pd
 from ...display.markdown import NONE, number, one_line, table
 from ...runtime.files import write_text
 from ..statistics.contrasts import EQUAL_WIDTH
+from ..statistics.task_metrics import METRIC_NAMES
 
 TITLE = "Reverse distillation on residue and protein tasks"
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "accuracy_protein": "accuracy by protein",
-    "f1_macro": "macro-F1",
-    "mcc": "MCC",
-    "mcc_macro": "MCC, macro",
-    "aupr_micro": "AUPR, micro",
-    "aupr_macro": "AUPR, macro",
-    "auroc_macro": "AUROC, macro",
-    "spearman": "Spearman",
-    "pearson": "Pearson",
-    "spearman_protein": "Spearman by protein",
-    "pearson_protein": "Pearson by protein",
-}
-"""How metrics are called in tables and pictures."""
 _ORDER = ("raw", "rd", *EQUAL_WIDTH[1:], "raw_concat")
 _SCORES = (
     "Of held-out test rows; 95% intervals by resampling proteins (equal sequences together), the "
@@ -98,18 +84,21 @@ def _scores(
     part: pd.DataFrame, scores: pd.DataFrame, levels: Mapping[str, int], primary: str
 ) -> list[str]:
     """A row a baseline, then a row for each representation of each level."""
-    metrics = [primary, *(m for m in part["metric"].unique() if m != primary)]
+    shown = [m for m in part["metric"].unique() if m in METRIC_NAMES]
+    metrics = [primary, *(m for m in shown if m != primary)]
     own = part.loc[(part["level"] != "") | ~part["representation"].isin(_ORDER)]
-    keys = ["representation", "level", "width"]
-    values = own.pivot_table("value", keys, "metric", dropna=False, sort=False)
+    values: dict[tuple[str, str, int], dict[str, float]] = {}
+    for row in own.to_dict("records"):
+        key = (row["representation"], row["level"], row["width"])
+        values.setdefault(key, {})[row["metric"]] = row["value"]
     intervals = {
         (row["representation"], row["level"]): row
         for row in scores.loc[scores["metric"] == primary].to_dict("records")
     }
     rows = []
-    for key in sorted(values.index, key=lambda key: _place(key, list(levels))):
+    for key in sorted(values, key=lambda key: _place(key, list(levels))):
         representation, level, width = key
-        found: Any = values.loc[key]
+        found = values[key]
         about: Mapping[str, Any] = intervals.get((representation, level), {})
         ends = [number(about.get(end)) for end in ("low", "high")]
         rows.append(
@@ -118,7 +107,7 @@ def _scores(
                 f"{width:,}",
                 number(found[primary]),
                 NONE if NONE in ends else " to ".join(ends),
-                *(number(found[m]) for m in metrics[1:]),
+                *(number(found.get(m)) for m in metrics[1:]),
             ]
         )
     named = [METRIC_NAMES[m] for m in metrics]

@@ -13,6 +13,7 @@ from .contrasts import holm, pairs
 from .predictions import Side
 from .protein_bootstrap import Drawn
 from .resampling import Resampled, central, mean_over_assays
+from .task_metrics import METRIC_NAMES
 from .width_advice import Advice, one_standard_error, signed, widths_of
 
 BASELINES = ("majority", "amino_acid", "one_hot_window")
@@ -138,7 +139,9 @@ def task_advice(drawn: OfSides, levels: Mapping[str, int], metric: str) -> Advic
         return None if metric in CHANCE else "any baseline, as none is scored"
 
     found = {width: [scored[side]] for width, side in widths.items()}
-    return one_standard_error(found, levels, basis=metric, not_above=not_above)
+    return one_standard_error(
+        found, levels, basis=METRIC_NAMES.get(metric, metric), not_above=not_above
+    )
 
 
 def _resampled(drawn: Drawn) -> Resampled:

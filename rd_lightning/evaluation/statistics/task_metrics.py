@@ -17,6 +17,21 @@ THRESHOLD = 0.5
 """A label with at least this score is predicted."""
 _ROUNDING = 1e-12
 """Numbers that differ by no more than this share of their size are constant."""
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "accuracy_protein": "accuracy by protein",
+    "f1_macro": "macro-F1",
+    "mcc": "MCC",
+    "mcc_macro": "MCC, macro",
+    "aupr_micro": "AUPR, micro",
+    "aupr_macro": "AUPR, macro",
+    "auroc_macro": "AUROC, macro",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "spearman_protein": "Spearman by protein",
+    "pearson_protein": "Pearson by protein",
+}
+"""How metrics are called in tables and pictures."""
 _METRICS = {
     "classes": ("accuracy", "f1_macro", "mcc", "aupr_macro", "aupr_micro", "auroc_macro"),
     "labels": ("aupr_micro", "aupr_macro", "auroc_macro", "f1_macro", "mcc_macro"),

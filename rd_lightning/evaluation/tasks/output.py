@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from .scoring import Head, truth_of
 
 RESULTS, SCORES, CONTRASTS = "results.parquet", "scores.parquet", "contrasts.parquet"
 CHOICES, SUMMARY, WIDTH = "choices.parquet", "summary.md", "width.png"
+SIGNIFICANT = 0.05
 
 
 def write_task_outputs(job: TaskJob, kept: Sequence[KeptTask], folder: Path) -> list[str]:
@@ -57,7 +59,7 @@ def write_task_outputs(job: TaskJob, kept: Sequence[KeptTask], folder: Path) -> 
         about={task.name: about(job, task) for task in job.tasks},
         primary=primary,
         facts=facts(job),
-        notes=notes(job),
+        notes=[*notes(job), *_too_few_resamples(job, contrasts)],
         advice=advice,
         pictures=pictures,
     )
@@ -84,6 +86,19 @@ def _drawn(job: TaskJob, kept: Sequence[KeptTask]) -> DrawnTasks:
                     on_side=lambda: progress.advance(bar),
                 )
     return found
+
+
+def _too_few_resamples(job: TaskJob, contrasts: pd.DataFrame) -> list[str]:
+    """Where not even a difference of every resample's sign is below 0.05 after Holm's method."""
+    pairs = contrasts.groupby(["task", "probe", "metric"]).size().max() if len(contrasts) else 0
+    least = 2 * pairs / (1 + job.options.num_resamples)
+    if least < SIGNIFICANT:
+        return []
+    needed = math.ceil(2 * pairs / SIGNIFICANT)
+    return [
+        f"With {pairs} pairs and {job.options.num_resamples:,} resamples no Holm p is below "
+        f"{least:.2g}; give num_resamples={needed} or more to look for differences at 0.05."
+    ]
 
 
 def _advice(job: TaskJob, drawn: DrawnTasks, primary: Mapping[str, str]) -> list[str]:
