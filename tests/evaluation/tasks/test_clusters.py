@@ -43,8 +43,8 @@ def families(number: int, members: int, identity: float, *, length: int = 200) -
 
 @pytest.mark.parametrize("method", METHODS)
 def test_similar_sequences_are_clusters(method: Method):
-    """One call for all, as one of MMseqs2 takes seconds of CPU time. Mutants at 60% share 0.6**4 = 13% of
-    their 4-mers; unrelated sequences 200/20**4 = 0.1%."""
+    """One call for all, as one of MMseqs2 takes seconds of CPU time. Mutants at 60% share
+    0.6**4 = 13% of their 4-mers; unrelated sequences 200/20**4 = 0.1%."""
     generator = np.random.default_rng(0)
     # As a file, these alone would be taken for nucleotides.
     gene = "".join("ACGT"[i] for i in generator.integers(4, size=300))
@@ -101,7 +101,8 @@ def test_mmseqs_is_called_and_read(monkeypatch, tmp_path):
     assert (tmp_path / "in.fasta").read_text() == ">0\nMKV\n>1\nMKA\n>2\nW\n>3\nGGGG\n"
     words = (tmp_path / "said").read_text().split()
     assert words[0] == "easy-cluster" and not Path(words[1]).exists()
-    assert words[4:] == "--dbtype 1 --min-seq-id 0.25 -c 0.8 --threads 2 -v 1".split()
+    options = ["--dbtype", "1", "--min-seq-id", "0.25", "-c", "0.8", "--threads", "2", "-v", "1"]
+    assert words[4:] == options
 
 
 def test_without_mmseqs_ours_is_taken_and_named(monkeypatch, tmp_path):
