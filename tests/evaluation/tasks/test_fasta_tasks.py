@@ -37,8 +37,12 @@ def test_a_flip_folder_needs_no_mask_and_may_be_compressed(flip):
 
 def test_labels_may_be_of_proteins(flip):
     folder = flip(
-        labels=[">a TARGET=Nucleus SET=train", ">b TARGET=Cytoplasm SET=train"]
-        + [">d SET=test TARGET=Nucleus", ">c SET=train TARGET=Nucleus"]
+        labels=[
+            ">a TARGET=Nucleus SET=train",
+            ">b TARGET=Cytoplasm SET=train",
+            ">d SET=test TARGET=Nucleus",
+            ">c SET=train TARGET=Nucleus",
+        ]
     )
     source = read_folder(folder)
     assert not source.letter_a_residue

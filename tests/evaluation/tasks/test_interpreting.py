@@ -105,7 +105,9 @@ def test_what_looks_odd_is_said():
 def test_a_number_far_from_the_rest_is_said():
     far = ["1;2;3;999", "4;5;6;999"]
     assert says(made(far), "999.0 stands in 2 rows and is far from the rest", "set missing=999")
-    assert says(made(far, masks=["1110", "1110"]), "999.0 stands in 2 rows", "all of them are masked")
+    assert says(
+        made(far, masks=["1110", "1110"]), "999.0 stands in 2 rows", "all of them are masked"
+    )
     assert says(made(["-99;1.5;2;3", "-99;4;5;6"]), "set missing=-99")
     assert not any("far" in note for note in made(far, missing=999.0).notes)
     assert not any("far" in note for note in made(["1.5;2;3;999", "4;5;6;7"]).notes)
@@ -116,28 +118,64 @@ def test_a_number_far_from_the_rest_is_said():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"targets": ["HEHC", "HE"], "unit": "residue"}, r"record 2 \(s1\): unit=residue, but 2 let"),
-        ({"targets": ["HEHC"] * 2, "masks": ["111", None]}, r"record 1 \(s0\): a mask of 3 for 4 re"),
-        ({"targets": ["HEHC"] * 2, "masks": ["11x1", None]}, r"\(s0\): the mask holds 'x' at position 3"),
-        ({"targets": ["a", "b"], "splits": ["train", "tast"]}, r"record 2 \(s1\): the split is 'tast'"),
-        ({"targets": ["a", "b"], "splits": ["train"] * 2}, "x: no test protein that counts; .*SET=test"),
-        ({"targets": ["a", "b"], "splits": ["test"] * 2}, "x: no training protein that counts; .*=train"),
+        (
+            {"targets": ["HEHC", "HE"], "unit": "residue"},
+            r"record 2 \(s1\): unit=residue, but 2 let",
+        ),
+        (
+            {"targets": ["HEHC"] * 2, "masks": ["111", None]},
+            r"record 1 \(s0\): a mask of 3 for 4 re",
+        ),
+        (
+            {"targets": ["HEHC"] * 2, "masks": ["11x1", None]},
+            r"\(s0\): the mask holds 'x' at position 3",
+        ),
+        (
+            {"targets": ["a", "b"], "splits": ["train", "tast"]},
+            r"record 2 \(s1\): the split is 'tast'",
+        ),
+        (
+            {"targets": ["a", "b"], "splits": ["train"] * 2},
+            "x: no test protein that counts; .*SET=test",
+        ),
+        (
+            {"targets": ["a", "b"], "splits": ["test"] * 2},
+            "x: no training protein that counts; .*=train",
+        ),
         ({"targets": ["a", "nan"], "splits": ["train", "test"]}, "x: no test protein that counts"),
         ({"targets": ["a", "a"]}, "x: all targets are of the class 'a'; nothing can be learnt"),
-        ({"targets": ["a", "a", "b"], "splits": ["train", "train", "test"]}, "x: all training targets are"),
+        (
+            {"targets": ["a", "a", "b"], "splits": ["train", "train", "test"]},
+            "x: all training targets are",
+        ),
         ({"targets": ["1.5", "1.5"]}, "x: all targets are 1.5; nothing can be learnt"),
         ({"targets": ["1111", "1111"], "labels": ["p"]}, "x: all targets are the same labels"),
         ({"targets": ["nan", ""]}, "x: no protein that is in a part has a target"),
-        ({"targets": ["a", "b"], "splits": ["nan", "pred"]}, "x: all targets are|no protein that is in a"),
+        (
+            {"targets": ["a", "b"], "splits": ["nan", "pred"]},
+            "x: all targets are|no protein that is in a",
+        ),
         ({"targets": ["nan;nan;nan;nan"] * 2}, "x: no target counts: all are unknown or masked"),
-        ({"targets": ["HEHE"], "masks": ["0000"]}, "x: no target counts: all are unknown or masked"),
+        (
+            {"targets": ["HEHE"], "masks": ["0000"]},
+            "x: no target counts: all are unknown or masked",
+        ),
         ({"targets": ["999", "999.0"], "missing": 999.0}, "x: no target counts"),
         ({"targets": ["1.5", "2", "x"]}, r"record 3 \(s2\): the target 'x' is not a finite number"),
-        ({"targets": ["a", "b"], "kind": "number"}, r"record 1 \(s0\): the target 'a' is not a finite"),
-        ({"targets": ["a", "b"], "threshold": 1.0}, r"record 1 \(s0\): the target 'a' is not a finite"),
-        ({"targets": ["0123", "3012"], "kind": "labels"}, "kind=labels needs the names of the bits"),
+        (
+            {"targets": ["a", "b"], "kind": "number"},
+            r"record 1 \(s0\): the target 'a' is not a finite",
+        ),
+        (
+            {"targets": ["a", "b"], "threshold": 1.0},
+            r"record 1 \(s0\): the target 'a' is not a finite",
+        ),
+        (
+            {"targets": ["0123", "3012"], "kind": "labels"},
+            "kind=labels needs the names of the bits",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_said(given, said):
     with pytest.raises(InputError, match=said):
         made(**given)

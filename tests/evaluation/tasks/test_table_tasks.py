@@ -29,7 +29,9 @@ def test_flip_tables_and_their_lines(write):
 
 def test_all_formats_read_alike(write, tmp_path):
     expected = fields(read_task_table(write("x.csv", *ROWS)))
-    assert fields(read_task_table(write("x.tsv", *(r.replace(",", "\t") for r in ROWS)))) == expected
+    assert (
+        fields(read_task_table(write("x.tsv", *(r.replace(",", "\t") for r in ROWS)))) == expected
+    )
     with gzip.open(tmp_path / "y.csv.gz", "wt") as file:
         file.write("\n".join(ROWS))
     assert fields(read_task_table(tmp_path / "y.csv.gz")) == expected

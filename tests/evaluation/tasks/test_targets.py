@@ -40,7 +40,9 @@ def of_texts(*texts: str, letters: bool = False) -> Tokens:
 def kind_of(
     texts: list[str], counts: list[int], unit: str = "protein", *, letters: bool = False, **given
 ) -> tuple[str, str]:
-    return find_kind("x", of_texts(*texts, letters=letters), np.array(counts), unit, options(**given))
+    return find_kind(
+        "x", of_texts(*texts, letters=letters), np.array(counts), unit, options(**given)
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,18 +80,36 @@ def test_tokens_are_each_text_once():
 
 def test_values_of_residues_stand_between_separators():
     tokens = tokens_of(entries_of(("MKV", "1;-2.5; nan"), ("G", "7")), "residue", options(), False)
-    assert [[tokens.texts[c] for c in codes] for codes in tokens.codes] == [["1", "-2.5", "nan"], ["7"]]
+    assert [[tokens.texts[c] for c in codes] for codes in tokens.codes] == [
+        ["1", "-2.5", "nan"],
+        ["7"],
+    ]
     assert not tokens.letters
 
 
 @pytest.mark.parametrize(
     ("pair", "letters", "given", "said"),
     [
-        (("MKV", "HH"), True, {}, "x: record 1: 2 letters in the target for 3 residues; give one for each$"),
-        (("MKV", "1;2"), False, {}, "2 values in the target for 3 residues; .*, or say unit=protein$"),
-        (("MKV", "Nucleus"), False, {"unit": "residue"}, "unit=residue, but 7 letters in the target for 3"),
+        (
+            ("MKV", "HH"),
+            True,
+            {},
+            "x: record 1: 2 letters in the target for 3 residues; give one for each$",
+        ),
+        (
+            ("MKV", "1;2"),
+            False,
+            {},
+            "2 values in the target for 3 residues; .*, or say unit=protein$",
+        ),
+        (
+            ("MKV", "Nucleus"),
+            False,
+            {"unit": "residue"},
+            "unit=residue, but 7 letters in the target for 3",
+        ),
     ],
-)  # fmt: skip
+)
 def test_targets_of_another_length_are_refused(pair, letters, given, said):
     with pytest.raises(InputError, match=said):
         tokens_of(entries_of(pair), "residue", options(**given), letters)
@@ -143,8 +163,9 @@ def test_kinds_are_found_and_said(texts, counts, unit, kind, said):
 
 
 @pytest.mark.parametrize(
-    ("digits", "said"), [("01234", "3 bits"), ("013", "2 bits"), ("012", ""), ("0124", ""), ("0358", "")]
-)  # fmt: skip
+    ("digits", "said"),
+    [("01234", "3 bits"), ("013", "2 bits"), ("012", ""), ("0124", ""), ("0358", "")],
+)
 def test_digits_that_may_be_bits_are_said(digits, said):
     kind, sentence = kind_of(list(digits), [1] * len(digits), "residue", letters=True)
     assert kind == "classes"
@@ -196,11 +217,15 @@ def test_names_between_separators_are_labels():
 @pytest.mark.parametrize(
     ("text", "labels", "said"),
     [
-        ("4", ["a", "b"], "x: record 1: the target 4 has 3 bits for 2 labels .a, b.; name every bit"),
+        (
+            "4",
+            ["a", "b"],
+            "x: record 1: the target 4 has 3 bits for 2 labels .a, b.; name every bit",
+        ),
         ("a;z", ["a", "b"], "x: record 1: the target names 'z', which is none of the labels a, b"),
         ("4", None, "x: record 1: kind=labels needs the names of the bits of a number"),
     ],
-)  # fmt: skip
+)
 def test_labels_that_cannot_be_read_are_refused(text, labels, said):
     with pytest.raises(InputError, match=said):
         bits_of(entries_of(("M", text)), of_texts(text), np.ones(1, dtype=bool), labels)
