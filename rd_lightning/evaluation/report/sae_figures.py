@@ -85,8 +85,9 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
             axes.bar(x, mean, width, color=color, alpha=alpha, zorder=2)
             if not np.isnan(row.low):
                 axes.vlines(x, row.low, row.high, color="black", lw=1.1, zorder=3)
-            elif np.isnan(row.mean):
-                axes.annotate("-", (x, 0), ha="center", va="bottom", fontsize=9)
+            if np.isnan(row.mean) or mean == 0:  # else there would be nothing to see
+                text = "-" if np.isnan(row.mean) else "0"
+                axes.annotate(text, (x, 0), ha="center", va="bottom", fontsize=8)
     labels = [f"{name.replace('_', ' ')}\n({columns})" for name, columns in order]
     axes.set_xticks(range(len(order)), labels, fontsize=7)
     axes.tick_params(axis="y", labelsize=8)

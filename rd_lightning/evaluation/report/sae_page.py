@@ -110,10 +110,10 @@ def _proteins(peaks: pd.DataFrame) -> Iterator[str]:
     yield "<table><tr><th>protein</th><th>position</th><th>activation</th><th></th></tr>"
     for row in rows:
         place = str(row["position"]) if row["position"] else ""
+        residues = _shaded(row, largest, furthest)
         yield (
             f'<tr><td>{escape(str(row["protein"]))}</td><td class="n">{place}</td>'
-            f'<td class="n">{row["activation"]:.3g}</td><td class="s">{_shaded(row, largest, furthest)}</td>'
-            "</tr>"
+            f'<td class="n">{row["activation"]:.3g}</td><td class="s">{residues}</td></tr>'
         )
     yield "</table>"
 

@@ -238,7 +238,7 @@ class _LabelCounter:
         own = self.of[seen.number]
         if own is None or not (own >= 0).any():
             return
-        labels = torch.from_numpy(own).long()
+        labels = torch.tensor(own, dtype=torch.int64)  # a copy: the array may be read-only
         known = (labels >= 0).nonzero().flatten()
         labels, dense = labels[known], seen.dense[known]
         active = dense > 0

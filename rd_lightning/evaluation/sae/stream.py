@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ class RowBatch(NamedTuple):
     """A row a residue, protein after protein; at the level of proteins a row a protein."""
 
 
+@runtime_checkable
 class RowStream(Protocol):
     """Embeddings of some proteins, made anew in each pass."""
 
