@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "fitting.module",
         "fitting.datamodule",
         "fitting.checkpoint",
+        "evaluation.sae.module",
         "fitting.preflight",
         "cli.trainer",
     },

@@ -1,0 +1,1 @@
+"""What do directions mean? TopK sparse autoencoders, and annotations that their features carry."""
