@@ -46,7 +46,8 @@ CONSISTENCY_COLUMNS = (
 
 
 def pairs(levels: Sequence[str]) -> list[tuple[Side, Side]]:
-    """(ours, theirs): rd against each of its rivals, each level against the one before, one-hot.
+    """(ours, theirs): rd against each of its rivals, each level against the one before, one-hot;
+    with and without zero-shot scores.
 
     At the first level all are that member's own embedding, so the rivals start at the second.
     """
@@ -56,7 +57,13 @@ def pairs(levels: Sequence[str]) -> list[tuple[Side, Side]]:
     for representation in ("rd", "raw"):
         steps = pairwise(levels)
         found += [(Side(representation, k), Side(representation, before)) for before, k in steps]
-    return [*found, (Side("rd", levels[-1]), Side("one_hot", ""))]
+    last = levels[-1]
+    zero_shot = [
+        (Side("rd+zs", last), Side("raw+zs", last)),
+        *((Side(name, last), Side("zero_shot", last)) for name in ("rd", "rd+zs")),
+        (Side("rd+zs", last), Side("rd", last)),
+    ]
+    return [*found, (Side("rd", last), Side("one_hot", "")), *zero_shot]
 
 
 def contrasts(
