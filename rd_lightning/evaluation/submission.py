@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..runtime.files import atomic_path, safe_name
 from .assays.assay import Assay
 from .assays.splits import Split
+from .representations.zero_shot import ZERO_SHOT
 from .statistics.predictions import Key, Predictions
 
 FOLDER, MERGED = "proteingym", "merged_scores_substitutions_DMS.csv"
@@ -58,7 +59,8 @@ def write_submission(
     writes: ``mutant``, ``fold`` (which held the row out, from 0), ``y``, ``y_pred`` and, of probes
     with deviations, ``y_var``. y and y_pred are standardised as there: by mean and sample
     deviation of the training rows of the split that predicts a row. Schemes have ProteinGym's
-    names; singles to doubles is none of them. Predictions of widths between levels are left out.
+    names; singles to doubles is none of them. Left out are predictions of widths between levels,
+    and zero-shot scores, which are on no scale of y.
 
     ``proteingym/merged_scores_substitutions_DMS.csv`` has :data:`MERGED_COLUMNS`: the table that
     ``performance_DMS_supervised_benchmarks.py`` takes (``--input_scoring_file``). Spearman and mean
@@ -68,7 +70,8 @@ def write_submission(
     by_name, merged = {assay.name: assay for assay in assays}, []
     for key in predictions:
         scheme = scheme_name(key.scheme, num_folds)
-        if scheme is None or key.level not in ("", *levels):
+        trained = key.representation != ZERO_SHOT and key.level in ("", *levels)
+        if scheme is None or not trained:
             continue
         assay = by_name[key.assay]
         table = _table(key, predictions, assay, splits[key.assay][key.scheme])

@@ -37,6 +37,7 @@ def world(seed: int) -> tuple[Assay, dict, Predictions]:
             ("rd", "B/1", "gp"),
             ("rd", "7", "ridge"),
             ("one_hot", "", "ridge"),
+            ("zero_shot", "A", "ridge"),
         ):
             key = Key("P_1", scheme, "mean", probe, representation, level)
             guess = scores[rows] + generator.standard_normal(len(rows))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..assays.splits import Split
-from .scaling import scaling
+from .scaling import Scaling, scaling
 
 EXTRA = 'probes=gp needs gpytorch: pip install "rd-lightning[gp]"'
 MOST_ROWS = 8000
@@ -110,12 +110,24 @@ def gp_predictions(
         scale, target = scaling(x[train]), scaling(y[train, None])
         z, t = scale(x[train]), target(y[train, None])[:, 0]
         found = fixed or _fit(z, t, num_prior, seed)
-        standard, variance = _posterior(z, t, scale(x[test]), num_prior, found)
+        standard, variance = _posterior(z, t, _asked(scale, x[test], len(train)), num_prior, found)
         unit = y[train].std(correction=0)
         mean[test] = standard * unit + target.mean
         deviation[test] = variance.sqrt() * unit
         chosen.append(found)
     return GPPredictions(mean, deviation, tuple(chosen))
+
+
+def _asked(scale: Scaling, x: Tensor, num_train: int) -> Tensor:
+    """Held-out rows on the scale of the training rows.
+
+    A column that is constant there, such as a residue that no training row has, takes a row that
+    differs as far away as it would be were it the only such row among the training rows,
+    sqrt(num_train): at 0, as other probes have it, the process would think that it knows the row.
+    """
+    unseen = scale.factor == 0
+    away = torch.sign(x - scale.mean) * num_train**0.5
+    return torch.where(unseen, away, scale(x))
 
 
 def _fit(z: Tensor, t: Tensor, num_prior: int, seed: int) -> Hyperparameters:

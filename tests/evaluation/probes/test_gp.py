@@ -132,6 +132,22 @@ def test_a_prior_takes_what_the_kernel_could_not(seed):
     assert all(0.9 < h.slope < 1.1 for h in found.hyperparameters), "both are standardised"
 
 
+def test_a_column_that_is_new_makes_a_row_less_certain():
+    """Constant over the training rows, it is 0 to other probes; one-hot columns are so."""
+    x, y, parts = planted(60, 3, 0)
+    new = torch.zeros(60, 1).double()
+    one = gp_predictions(torch.cat([x, new], dim=1), y, parts[:1], fixed=FIXED)
+    new[parts[0].test[0]] = 3.0
+    other = gp_predictions(torch.cat([x, new], dim=1), y, parts[:1], fixed=FIXED)
+    first, rest = parts[0].test[0], parts[0].test[1:]
+    assert torch.equal(one.mean[rest], other.mean[rest])
+    assert other.deviation[first] > one.deviation[first]
+    # sqrt(48) away: r = sqrt(5 * 48) / 2.5 = 6.2 or more, k below 0.7 * 20 * exp(-6.2) = 0.03, so
+    # that nearly all of the variance of signal and noise is left.
+    unit = y[parts[0].train].std(correction=0)
+    assert other.deviation[first] > 0.97 * (FIXED.signal + FIXED.noise) ** 0.5 * unit
+
+
 def test_a_fold_does_not_know_its_scores():
     x, y, parts = planted(60, 4, 0)
     changed = y.clone()
