@@ -13,6 +13,7 @@ from ..data.tokenizer import Tokenizer
 from ..errors import InputError
 from .parallel import streamed
 from .plan import EmbedPlan, EmbedSettings
+from .pooling import PER_RESIDUE
 from .sequence_batch import SequenceBatch, make_sequence_batch
 
 _TAKEN = "give strings, (id, sequence) pairs or Bio.SeqRecords, one or a list of them"
@@ -85,11 +86,12 @@ def embed_listed(
     """What ``run`` makes of every distinct sequence, on the CPU, in the order of ``listed.kinds``.
 
     Args:
-        run: a batch to one tensor a pooling, a row a sequence; of "residue" a row a residue.
+        run: a batch to one tensor a pooling, a row a sequence; of those of
+            :data:`PER_RESIDUE` a row a residue.
         on_batch: told the number of residues after each batch.
 
     Returns:
-        By pooling: (1, d) a sequence; of "residue" (residues, d).
+        By pooling: (1, d) a sequence, or (residues, d).
     """
     plan = EmbedPlan(np.array([len(s) for s in listed.kinds], np.int32), settings)
     batches = (
@@ -99,7 +101,7 @@ def embed_listed(
     found: dict[Any, dict[int, Tensor]] = {}
     for batch, by_pooling in streamed(run, batches, len(plan), device_type):
         for pooling, rows in by_pooling.items():
-            sizes = batch.lengths if pooling == "residue" else [1] * len(batch.sequences)
+            sizes = batch.lengths if pooling in PER_RESIDUE else [1] * len(batch.sequences)
             parts = rows.cpu().split(sizes)
             found.setdefault(pooling, {}).update(zip(batch.sequences, parts, strict=True))
         on_batch(batch.num_residues)

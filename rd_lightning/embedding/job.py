@@ -23,6 +23,7 @@ from ..head.head import RDHead, reach
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .dataset import EmbedData
+from .energy import check_energy
 from .formats import Description, Writer, format_of, writer_for
 from .nested_model import NestedModel
 from .parallel import stream_tokens
@@ -91,6 +92,7 @@ class EmbedJob:
         self.format = format_of(self.out, options.format)
         made = self.topup.metadata if self.topup else {}
         self.poolings = check_poolings(made.get("poolings", options.pooling))
+        check_energy(self.poolings, self.levels)
         dtype = made.get("dtype", options.dtype)
         check_choice("dtype", dtype, tuple(DTYPES))
         self.dtype = DTYPES[dtype]
@@ -288,7 +290,8 @@ class EmbedJob:
 
     def open_spool(self, rank: int = 0) -> Spool:
         lengths = np.where(self.kept, self.data.plan.lengths, 0)
-        return Spool(self.spool_folder, lengths, self.width, self.dtype, self.poolings, rank)
+        about = (lengths, self.width, self.dtype, self.poolings, rank)
+        return Spool(self.spool_folder, *about, energies=len(self.levels) - 1)
 
     def writer(self, metadata: Mapping[str, Any]) -> Writer:
         """Of the output, in its format."""

@@ -22,11 +22,12 @@ from ..head.family import described, family_of, members_of
 from ..head.head import RDHead, reach
 from ..head.hub import PushToHub
 from ..runtime.precision import PRECISIONS, autocast_or_default
+from .energy import check_energy
 from .fair_esm_interface import FairESMInterface
 from .in_memory import ListedSequences, embed_listed
 from .parallel import stream_tokens
 from .plan import EmbedSettings
-from .pooling import Known, Pooling, check_poolings, embed_batch
+from .pooling import PER_RESIDUE, Known, Pooling, check_poolings, embed_batch
 from .sequence_batch import SequenceBatch
 
 Model = TypeVar("Model", bound="NestedModel")
@@ -218,7 +219,8 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
             sequences: a list of strings, of (id, sequence) pairs or of ``Bio.SeqRecord``, or one
                 string or record.
             pooling: None or "residue": a list of (residues, width); "mean" or "bos": one
-                (sequences, width); several: {pooling: ...}.
+                (sequences, width); "energy": a list of (residues, levels after the first);
+                several: {pooling: ...}.
             level, width: run only the members that these columns need.
             tokens_per_batch: 1,024 on a CPU and 32,768 on a GPU by default.
             max_residues, long, overlap: see :class:`rd_lightning.embedding.plan.EmbedSettings`.
@@ -235,6 +237,7 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
         listed = ListedSequences(sequences)
         poolings = check_poolings("residue" if pooling is None else pooling)
         num_members, columns = self._reach(level, width)
+        check_energy(poolings, self.names[:num_members])
         budget = TokenBudget()
         settings = EmbedSettings(
             tokens_per_batch or stream_tokens(self.device.type), max_residues, long, overlap
@@ -254,19 +257,15 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
         for p in poolings:
             found = [rows[p][kind] for kind in listed.of.tolist()]
             empty = torch.zeros(0, columns)
-            by_pooling[p] = found if p == "residue" else torch.cat(found) if found else empty
-        return (
-            by_pooling[poolings[0]] if pooling is None or isinstance(pooling, str) else by_pooling
-        )
+            by_pooling[p] = found if p in PER_RESIDUE else torch.cat(found) if found else empty
+        one = pooling is None or isinstance(pooling, str)
+        return by_pooling[poolings[0]] if one else by_pooling
 
     def predict(
         self, batch: SequenceBatch, name: Callable[[int], str] = lambda index: f"sequence {index}"
     ) -> dict[Pooling, Tensor]:
-        """Vectors of a batch by :attr:`poolings`: (sequences, width), or (residues, width).
-
-        Args:
-            name: of a sequence, for messages.
-        """
+        """Vectors of a batch by :attr:`poolings`: (sequences, width), or a row a residue; ``name``
+        gives that of a sequence, for messages."""
         if not batch.sequences:
             return {}
         return self._embed(
@@ -302,20 +301,20 @@ class NestedModel(PushToHub, FairESMInterface, nn.Module):
             self.num_pieces += pieces > 0
 
         try:
-            vectors = embed_batch(
+            return embed_batch(
                 self.backbones,
                 self.head,
                 batch,
                 poolings,
                 max_residues=max_residues,
                 chosen=slice(first, num_members),
+                columns=columns,
                 budget=budget,
                 known=None if known is None else known.vectors(batch, device),
                 on_piece=count,
             )
         except WindowTooLarge as error:
             raise error.named(name(error.windows[0][0])) from error
-        return {pooling: rows[:, :columns] for pooling, rows in vectors.items()}
 
     def _reach(self, level: str | None, width: int | None) -> tuple[int, int]:
         if level is None and width is None:

@@ -16,11 +16,15 @@ from ..families.forward import TokenBudget, run_in_pieces
 from ..head.head import RDHead
 from ..runtime.memory import with_room
 from ..runtime.precision import true_float32
+from .energy import ENERGY, energy_shares
 from .sequence_batch import SequenceBatch
 
-Pooling = Literal["mean", "bos", "residue"]
-"""Mean over residues; the <cls> token (mean over windows); every residue."""
+Pooling = Literal["mean", "bos", "residue", "energy"]
+"""Mean over residues; the <cls> token (mean over windows); every residue; what each level adds at
+every residue (:func:`rd_lightning.embedding.energy.energy_shares`)."""
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+PER_RESIDUE: tuple[Pooling, ...] = ("residue", "energy")
+"""Those with a row a residue."""
 
 
 def check_poolings(poolings: str | Sequence[str]) -> tuple[Pooling, ...]:
@@ -108,23 +112,28 @@ def embed_batch(
     *,
     max_residues: int,
     chosen: slice = slice(None),
+    columns: int | None = None,
     budget: TokenBudget | None = None,
     known: dict[Pooling, Tensor] | None = None,
     on_piece: Callable[[int], None] = lambda pieces: None,
 ) -> dict[Pooling, Tensor]:
     """Vectors of a batch's sequences, in the batch's order.
 
-    "mean" and "bos": (sequences, width); "residue": (residues, width), sequence after sequence.
-    Raw embeddings are pooled first and the head, which is affine, is applied to the pooled ones:
-    equal to pooling the head's output, and the head costs next to nothing.
+    "mean" and "bos": (sequences, width); "residue": (residues, width), sequence after sequence;
+    "energy": (residues, levels after the first). Raw embeddings are pooled first and the head,
+    which is affine, is applied to the pooled ones: equal to pooling the head's output, and the head
+    costs next to nothing. Energies are not affine: they are of the residues' nested embeddings,
+    averaged over windows.
 
     Args:
         chosen: the members that are run; the first ones, or those that follow ``known``.
+        columns: as many are given, and energies are of these; all by default.
         budget: what earlier batches of the same members and poolings have shown of the device.
         known: vectors of the first levels that are there already; their columns come back
             unchanged.
         on_piece: told how many pieces beyond one a forward pass needed for lack of memory.
     """
+    wanted, poolings = poolings, _affine(poolings)
     sums = pooled_members(
         backbones,
         batch,
@@ -142,7 +151,16 @@ def embed_batch(
 
     device = next(iter(sums[0].values())).device
     with true_float32(device.type):
-        return with_room(nested, device)
+        vectors = {p: rows[:, :columns] for p, rows in with_room(nested, device).items()}
+    if ENERGY in wanted:
+        vectors[ENERGY] = with_room(lambda: energy_shares(vectors["residue"], head.dims), device)
+    return {p: vectors[p] for p in wanted}
+
+
+def _affine(poolings: Sequence[Pooling]) -> tuple[Pooling, ...]:
+    """The poolings of embeddings that these are made of."""
+    made_of = {"residue" if p == ENERGY else p for p in poolings}
+    return tuple(p for p in POOLINGS if p in made_of)
 
 
 def weighted_means(

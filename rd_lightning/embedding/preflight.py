@@ -56,7 +56,11 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
 def disk_needed(data: EmbedData, description: Description, format: str) -> int:
     """Bytes of the vectors during the run, and of the file made of them at its end."""
     vectors = num_bytes(
-        description.lengths, description.width, description.dtype, description.poolings
+        description.lengths,
+        description.width,
+        description.dtype,
+        description.poolings,
+        energies=description.num_energies,
     )
     final = vectors * (description.num_records / max(1, len(description.lengths)))
     shared = format in ("hdf5", "npy")  # there, equal sequences share their vectors

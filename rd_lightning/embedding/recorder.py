@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..runtime.host_copies import HostCopies
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
-from .pooling import Pooling
+from .pooling import PER_RESIDUE, Pooling
 from .sequence_batch import SequenceBatch
 from .spool import Spool
 
@@ -50,8 +50,8 @@ class Recorder:
         """
         if not batch.sequences:
             return
-        dtype = self.spool.dtype
-        rows: dict[Pooling, Tensor] = {p: computed.to(dtype) for p, computed in vectors.items()}
+        dtype = self.spool.dtype_of
+        rows: dict[Pooling, Tensor] = {p: found.to(dtype(p)) for p, found in vectors.items()}
         finite = {f"{p} is finite": r.isfinite().flatten(1).all(dim=1) for p, r in rows.items()}
         self._finish(IN_FLIGHT - 1)
         start = self._start_copy(next(iter(rows.values())).device)
@@ -93,7 +93,7 @@ class Recorder:
     def _not_finite(
         self, batch: SequenceBatch, pooling: Pooling, dtype: torch.dtype, row: int
     ) -> InputError:
-        if pooling == "residue":
+        if pooling in PER_RESIDUE:
             row = int(np.searchsorted(batch.offsets, row, side="right")) - 1
         return InputError(
             f"{self.data.fasta}: NaN or infinity in the {pooling} vectors of "

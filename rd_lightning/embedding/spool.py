@@ -18,7 +18,8 @@ from ..data.store import read_at, write_at
 from ..errors import InputError, of_file
 from ..runtime.files import read_json, write_json
 from ..runtime.provenance import differences
-from .pooling import Pooling
+from .energy import ENERGY
+from .pooling import PER_RESIDUE, Pooling
 
 _SYNC_SECONDS = 5.0
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
@@ -35,9 +36,10 @@ class Spool:
     seconds, so that a power cut costs those seconds.
 
     Args:
-        lengths: (n,) rows of each sequence in the "residue" file.
+        lengths: (n,) rows of each sequence in the files with a row a residue.
         width: columns.
-        dtype: of the values on disk.
+        dtype: of the values on disk, but of energies, which are float32.
+        energies: columns of these.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class Spool:
         dtype: torch.dtype,
         poolings: Sequence[Pooling],
         rank: int = 0,
+        *,
+        energies: int = 0,
     ) -> None:
         self.folder, self.lengths, self.width, self.dtype = folder, lengths, width, dtype
         self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        self._row = width * dtype.itemsize
+        self.energies = energies
         self._log_path = folder / f"done.{rank}"
         self._synced = time.monotonic()
         flags = os.O_RDWR | os.O_CREAT | _BINARY
@@ -117,26 +121,35 @@ class Spool:
         return InputError(f"{path}: damaged; remove {self.folder} and run the command again")
 
     def write(self, sequences: Sequence[int], vectors: Mapping[Pooling, Tensor]) -> None:
-        """Vectors of whole sequences: (s, width), or (their residues, width), one after another."""
+        """Vectors of whole sequences: a row each, or one a residue, one after another."""
         for pooling, rows in vectors.items():
-            raw = _raw(rows, self.dtype)
+            raw = _raw(rows, self.dtype_of(pooling))
             at = 0
             with of_file(self.folder / f"{pooling}.raw"):
                 for index in sequences:
                     first, number = self._place(pooling, index)
-                    _pwrite(self._files[pooling], raw[at : at + number], first * self._row)
+                    _pwrite(self._files[pooling], raw[at : at + number], first * raw.shape[1])
                     at += number
         with of_file(self._log_path):
             self._mark(sequences)
 
     def read(self, pooling: Pooling, index: int) -> Tensor:
-        """(width,), or (residues, width), of the stored dtype."""
+        """(columns,), or (residues, columns), of the stored dtype."""
         first, number = self._place(pooling, index)
-        raw = bytearray(read_at(self._files[pooling], number * self._row, first * self._row))
-        if len(raw) < number * self._row:
+        dtype, columns = self.dtype_of(pooling), self._columns(pooling)
+        row = columns * dtype.itemsize
+        raw = bytearray(read_at(self._files[pooling], number * row, first * row))
+        if len(raw) < number * row:
             raise self._damaged(self.folder / f"{pooling}.raw")
-        rows = torch.frombuffer(raw, dtype=self.dtype).view(number, self.width)
-        return rows if pooling == "residue" else rows[0]
+        rows = torch.frombuffer(raw, dtype=dtype).view(number, columns)
+        return rows if pooling in PER_RESIDUE else rows[0]
+
+    def dtype_of(self, pooling: Pooling) -> torch.dtype:
+        """Of the values on disk."""
+        return torch.float32 if pooling == ENERGY else self.dtype
+
+    def _columns(self, pooling: Pooling) -> int:
+        return self.energies if pooling == ENERGY else self.width
 
     def sync(self) -> None:
         """Make everything written so far durable."""
@@ -165,7 +178,7 @@ class Spool:
 
     def _place(self, pooling: Pooling, index: int) -> tuple[int, int]:
         """(first row, number of rows) of a sequence."""
-        if pooling == "residue":
+        if pooling in PER_RESIDUE:
             return int(self.offsets[index]), int(self.lengths[index])
         return index, 1
 
@@ -189,10 +202,18 @@ class Spool:
             self._synced = time.monotonic()
 
 
-def num_bytes(lengths: np.ndarray, width: int, dtype: torch.dtype, poolings: Sequence[str]) -> int:
-    """Of the vectors of so many sequences."""
-    rows = sum(int(lengths.sum()) if p == "residue" else len(lengths) for p in poolings)
-    return rows * width * dtype.itemsize
+def num_bytes(
+    lengths: np.ndarray,
+    width: int,
+    dtype: torch.dtype,
+    poolings: Sequence[str],
+    *,
+    energies: int = 0,
+) -> int:
+    """Of the vectors of so many sequences; arguments as of :class:`Spool`."""
+    residues, row = int(lengths.sum()), width * dtype.itemsize
+    sizes = {"residue": residues * row, ENERGY: residues * energies * torch.float32.itemsize}
+    return sum(sizes.get(p, len(lengths) * row) for p in poolings)
 
 
 def _raw(rows: Tensor, dtype: torch.dtype) -> np.ndarray:

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..families.execution import completed
 from ..head.head import RDHead
 from .dataset import EmbedData
+from .energy import ENERGY
 from .formats.hdf5 import EmbeddingFile
 from .pooling import Pooling
 from .sequence_batch import SequenceBatch
@@ -25,11 +26,17 @@ class TopUp:
     the new columns would inherit the rounding, so there all members are run.
 
     Raises:
-        InputError: the file is of another head, or not of a whole level below ``level``.
+        InputError: the file is of another head, not of a whole level below ``level``, or holds
+            energies.
     """
 
     def __init__(self, file: EmbeddingFile, head: RDHead, num_members: int) -> None:
         self.file, self.metadata = file, file.metadata
+        if ENERGY in self.metadata["poolings"]:
+            raise InputError(
+                f"{file.path} holds energies, shares of what all its levels add, which a larger "
+                "level changes; make a new file: out=..."
+            )
         self.width = int(self.metadata["width"])
         levels = self.metadata["levels"]
         if self.width not in head.dims or self.width != self.metadata["dims"][-1]:

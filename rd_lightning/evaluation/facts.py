@@ -7,6 +7,8 @@ from .assays.assay import Assay
 from .assays.splits import num_moved
 from .job import EvaluateJob
 from .nonlinear.run import NAME as NONLINEAR
+from .probes.gp import MOST_FITTED
+from .representations.zero_shot import with_zero_shot
 
 
 def facts(job: EvaluateJob) -> dict[str, str]:
@@ -23,7 +25,8 @@ def facts(job: EvaluateJob) -> dict[str, str]:
     if job.problems:
         found["left out"] = f"{len(job.problems)}: {'; '.join(job.problems.values())}"
     nonlinear = [NONLINEAR] if job.options.nonlinear.features else []
-    found["representations"] = ", ".join([*job.names, *nonlinear])
+    zero_shot = with_zero_shot(job.names) if job.options.zero_shot else []
+    found["representations"] = ", ".join([*job.names, *nonlinear, *zero_shot])
     found["pooling"] = " and ".join(job.poolings)
     found["probes"] = f"{' and '.join(job.probes)}, {job.options.num_folds} folds"
     return found
@@ -41,6 +44,18 @@ def notes(job: EvaluateJob) -> list[str]:
     if "neighbours" in job.probes:
         found.append(
             "Nearest neighbours compare columns of members of different scale as they are."
+        )
+    if job.options.zero_shot:
+        member = list(job.levels)[-1]
+        found.append(
+            f"zero_shot is the masked marginal of {member}: nothing is trained, so that it is the "
+            "same under every scheme, pooling and probe. +zs: the columns and that score as one "
+            "more (for gp, the mean of the prior)."
+        )
+    if "gp" in job.probes:
+        found.append(
+            "gp has one length scale for all columns; its hyper-parameters maximise the marginal "
+            f"likelihood of at most {MOST_FITTED:,} training rows, the posterior is of all."
         )
     if "both" in job.poolings:
         found.append("pooling=both stands under the width of one half; probes see twice that.")

@@ -20,12 +20,15 @@ from .assays.splits import Split, schemes_of
 from .models import Models
 from .nonlinear.run import Nonlinear
 from .options import EvaluateOptions, listed, score_settings
+from .probes.gp import check_gpytorch, check_rows
 from .representations.baselines import BUILDERS, Representation, build
 from .representations.refits import Refit, Skipped, refits
 from .representations.variant_embedder import POOLINGS, VariantEmbedder, check_length
+from .representations.zero_shot import MaskedMarginals, check_zero_shot, with_zero_shot
 from .run_folder import SCORES_VERSION, RunFolder
 from .scoring import ONE_HOT, PROBES, REFIT_COLUMNS, Scoring, num_fits, score_assay, score_refits
 from .statistics.predictions import Predictions
+from .submission import check_submission
 
 EMBEDDINGS, NONLINEAR = "embeddings", "nonlinear"
 
@@ -63,6 +66,10 @@ class EvaluateJob(Models):
                 "fit is missing; name the folder that rd-fit wrote, fit=rd-fit/..., or compare "
                 "representations=[one_hot] alone"
             )
+        if options.zero_shot and options.fit is None:
+            raise InputError("zero_shot=true needs a fit, whose largest member gives the scores")
+        if "gp" in self.probes:
+            check_gpytorch()
         super().__init__(options)
         check_choice("on_invalid", options.on_invalid, ("raise", "skip"))
         read, self.problems = read_assays(
@@ -113,6 +120,12 @@ class EvaluateJob(Models):
             )
         if self.fitted is not None:
             check_length(assay, options.max_residues)
+        if options.zero_shot:
+            check_zero_shot(assay)
+        if options.submission:
+            check_submission(assay)
+        if "gp" in self.probes:
+            check_rows(assay.name, self.splits[assay.name])
 
     # The family
 
@@ -174,8 +187,33 @@ class EvaluateJob(Models):
         )
 
     @cached_property
-    def embedder(self) -> VariantEmbedder:
+    def _cache(self) -> Path:
         cache = self.options.cache
+        return self.folder.path / EMBEDDINGS if cache is None else Path(cache)
+
+    @cached_property
+    def zero_shot(self) -> MaskedMarginals | None:
+        """Of the largest member; None unless asked for."""
+        if not self.options.zero_shot:
+            return None
+        weights = self.options.family.get("weights")
+        return MaskedMarginals(
+            self.backbones,
+            self.family.tokenizer(),
+            self.models_identity,
+            folder=None if weights is None else Path(weights),
+            cache=self._cache,
+            tokens_per_batch=self.tokens_per_batch,
+        )
+
+    @property
+    def scored_names(self) -> list[str]:
+        """All that stands in the results: representations, one-hot, and zero-shot scores."""
+        names = [r.name for r in self.representations] + [ONE_HOT] * (ONE_HOT in self.names)
+        return names + (with_zero_shot(names) if self.options.zero_shot else [])
+
+    @cached_property
+    def embedder(self) -> VariantEmbedder:
         identity = self.models_identity
         if self.nonlinear is not None:
             identity["features"] = self.nonlinear.identity
@@ -183,7 +221,7 @@ class EvaluateJob(Models):
             self.backbones,
             self.family.tokenizer(),
             identity,
-            cache=self.folder.path / EMBEDDINGS if cache is None else Path(cache),
+            cache=self._cache,
             tokens_per_batch=self.tokens_per_batch,
             max_residues=self.options.max_residues,
             transform=None if self.nonlinear is None else self.nonlinear.features,
@@ -207,7 +245,7 @@ class EvaluateJob(Models):
         """All that can still go wrong, or takes long, before the first assay is scored."""
         _ = self.representations, self.refits
         if self.runs_models:
-            _ = self.embedder
+            _ = self.embedder, self.zero_shot
         self.folder.begin(self.manifest)
 
     def scoring(self, assay: Assay) -> Scoring:
@@ -219,7 +257,8 @@ class EvaluateJob(Models):
         )
 
     def num_fits(self, assay: Assay) -> int:
-        return num_fits(self.scoring(assay), self.representations, ONE_HOT in self.names)
+        one_hot, zero_shot = ONE_HOT in self.names, self.options.zero_shot
+        return num_fits(self.scoring(assay), self.representations, one_hot, zero_shot)
 
     def score(
         self,
@@ -233,13 +272,17 @@ class EvaluateJob(Models):
             self._check_whole(assay, results)
             return Scored(results, refitted)
         rows = {} if self.fitted is None else self._embedded(assay, on_residues)
-        scoring = self.scoring(assay)
+        scoring, zero_shot = self.scoring(assay), None
+        if self.zero_shot is not None:
+            with autocast(self.precision, self.device):
+                zero_shot = self.zero_shot.score(assay, on_batch=lambda: on_residues(0))
         found, predictions = score_assay(
             assay,
             rows,
             self.representations,
             scoring,
             with_one_hot=ONE_HOT in self.names,
+            zero_shot=zero_shot,
             on_fit=on_fit,
         )
         refit_scores = score_refits(assay, rows, self.refits, self.levels, scoring)
@@ -256,8 +299,9 @@ class EvaluateJob(Models):
     def _check_whole(self, assay: Assay, results: pd.DataFrame) -> None:
         """Everything that was to be scored has scores, and nothing else does."""
         columns = ["representation", "scheme", "pooling", "probe"]
-        names = [r.name for r in self.representations] + [ONE_HOT] * (ONE_HOT in self.names)
-        planned = set(product(names, self.splits[assay.name], self.poolings, self.probes))
+        planned = set(
+            product(self.scored_names, self.splits[assay.name], self.poolings, self.probes)
+        )
         found = set(results[columns].itertuples(index=False, name=None))
         if found != planned:
             raise InputError(

@@ -13,7 +13,7 @@ from .scoring import ONE_HOT
 
 _CHANGES_NO_SCORE = (
     *("fit", "reference", "advise", "num_resamples", "max_residues", "on_invalid"),
-    *("tokens_per_batch", "device", "precision", "cache", "out"),
+    *("tokens_per_batch", "device", "precision", "cache", "out", "submission"),
 )
 """Of the fit, a run keeps the head's digest; of the precision, what it is on the device."""
 
@@ -63,10 +63,12 @@ class EvaluateOptions:
     pooling: str | Sequence[str] = "mean"
     probes: str | Sequence[str] = "ridge"
     representations: str | Sequence[str] = (*BUILDERS, ONE_HOT)
+    zero_shot: bool = False
     widths: Sequence[int] | None = None
     advise: bool = False
     training_set: TrainingSetOptions = TrainingSetOptions()
     nonlinear: NonlinearOptions = NonlinearOptions()
+    submission: bool = False
     num_resamples: int = 2000
     max_residues: int = 1022
     on_invalid: str = "raise"
@@ -101,6 +103,8 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
         found["family"].pop(key, None)
     if found["family"].get("members") is None:  # as before it was a setting
         found["family"].pop("members", None)
+    if not options.zero_shot:
+        del found["zero_shot"]
     if not options.training_set.enabled:
         found["training_set"] = {"enabled": False}
     found["nonlinear"].pop("fasta")  # it must hold the sequences of the fit

@@ -14,14 +14,17 @@ from .report.angles import save_angles_picture
 from .report.figures import save_scaling_picture, save_width_picture
 from .report.summary import write_summary
 from .representations.refits import summarise
+from .representations.zero_shot import SUFFIX, ZERO_SHOT
 from .run_folder import write_frame
+from .statistics.calibration import calibration
 from .statistics.contrasts import consistency, contrasts, scores
 from .statistics.metrics import FOLD_MEAN
 from .statistics.resampling import Sampled, resample
 from .statistics.width_advice import Advice, advise
+from .submission import write_submission
 
 RESULTS, CONTRASTS, SUMMARY = "results.parquet", "contrasts.parquet", "summary.md"
-SCORES = "scores.parquet"
+SCORES, CALIBRATION = "scores.parquet", "calibration.parquet"
 TRAINING, LINEARITY = "training_set.parquet", "linearity.parquet"
 WIDTH, SCALING, ANGLES = "width.png", "scaling.png", "angles.png"
 
@@ -42,9 +45,15 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
     differences, means = contrasts(sampled, levels, seed=seed), scores(sampled, seed=seed)
     write_frame(differences, folder / CONTRASTS)
     write_frame(means, folder / SCORES)
+    calibrated = calibration(predictions)
+    if len(calibrated):
+        write_frame(calibrated, folder / CALIBRATION)
+    if job.options.submission:
+        about = {"levels": levels, "num_folds": job.options.num_folds}
+        write_submission(folder, predictions, job.assays, job.splits, **about)
     training, linearity, pictures = _training(job, scored), _linearity(job), []
     if levels and "rd" in set(results["representation"]):
-        save_width_picture(results, folder / WIDTH, scores=means)
+        save_width_picture(_without_zero_shot(results), folder / WIDTH, scores=means)
         save_scaling_picture(results, folder / SCALING, levels=levels)
         pictures += [WIDTH, SCALING]
     if training is not None:
@@ -66,9 +75,16 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
         advice=advice[0] if advice else None,
         training=training,
         linearity=linearity,
+        calibration=calibrated,
         pictures=pictures,
     )
     return [a.sentence for a in advice]
+
+
+def _without_zero_shot(results: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn against its width."""
+    names = results["representation"]
+    return pd.DataFrame(results[~(names.str.endswith(SUFFIX) | (names == ZERO_SHOT))])
 
 
 def _training(job: EvaluateJob, scored: Sequence[Scored]) -> pd.DataFrame | None:

@@ -92,7 +92,8 @@ class RunFolder:
         kept = Predictions.load(self.path / PREDICTIONS)
         for key in kept:
             if key.assay in wanted:
-                found.add(key, kept.truth(key.assay, key.scheme), kept[key])
+                truth = kept.truth(key.assay, key.scheme)
+                found.add(key, truth, kept[key], kept.deviation(key))
                 found.describe(key.assay, key.scheme, kept.rows(key.assay, key.scheme))
         return found
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from itertools import product
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .assays.assay import Assay
 from .assays.splits import Split
+from .probes.gp import gp_predictions
 from .probes.mlp import mlp_predictions
 from .probes.neighbours import neighbour_predictions
 from .probes.ridge import ridge_path
@@ -20,10 +22,11 @@ from .representations.baselines import Representation
 from .representations.one_hot import one_hot
 from .representations.refits import Refit, Skipped
 from .representations.variant_embedder import Pooling, pooled_columns
+from .representations.zero_shot import AUGMENTED, SUFFIX, ZERO_SHOT, ZeroShot
 from .statistics.metrics import FOLD_MEAN, all_metrics, fold_spearman, metrics_by_depth, spearman
 from .statistics.predictions import Key, Predictions, Rows, widening_of
 
-Probe = Literal["ridge", "mlp", "neighbours"]
+Probe = Literal["ridge", "mlp", "neighbours", "gp"]
 PROBES: tuple[Probe, ...] = get_args(Probe)
 ONE_HOT, RD = "one_hot", "rd"
 REFIT_COLUMNS = (
@@ -43,9 +46,15 @@ class Scoring:
     seed: int = 0
 
 
-def num_fits(scoring: Scoring, representations: Sequence[Representation], one_hot: bool) -> int:
+def num_fits(
+    scoring: Scoring,
+    representations: Sequence[Representation],
+    one_hot: bool,
+    zero_shot: bool = False,
+) -> int:
     """Steps that :func:`score_assay` reports."""
-    kinds = len(representations) * len(scoring.poolings) + one_hot
+    augmented = sum(r.name in AUGMENTED for r in representations) if zero_shot else 0
+    kinds = (len(representations) + augmented) * len(scoring.poolings) + one_hot
     return kinds * len(scoring.splits) * len(scoring.probes)
 
 
@@ -56,6 +65,7 @@ def score_assay(
     scoring: Scoring,
     *,
     with_one_hot: bool = False,
+    zero_shot: ZeroShot | None = None,
     on_fit: Callable[[], None] = lambda: None,
 ) -> tuple[list[dict[str, Any]], Predictions]:
     """Metrics as rows (assay, scheme, representation, level, width, pooling, probe, metric,
@@ -63,10 +73,14 @@ def score_assay(
 
     Metrics are of the predictions of all folds together, as ProteinGym scores, and
     "spearman_folds" is the mean over folds. Ridge is scored at every width of a representation, the
-    other probes at levels only. One-hot, which has no pooling, stands under each of them.
+    other probes at levels only. One-hot, which has no pooling, stands under each of them; so does
+    the zero-shot score, which is trained on nothing, and under each probe. "raw+zs" and "rd+zs" are
+    a level's columns with that score as one more: a column to all probes but gp, to which it is the
+    mean of the prior; its width counts the score.
 
     Args:
         rows: pooled embeddings by pooling, see :class:`VariantEmbedder`.
+        zero_shot: scores of the variants, where they are wanted.
         on_fit: called after each representation, scheme and probe.
     """
     found: list[dict[str, Any]] = []
@@ -74,24 +88,45 @@ def score_assay(
     y = torch.from_numpy(assay.scores)
     least = min((w for r in representations for w, level in r.widths.items() if level), default=1)
 
-    def score(x: Tensor, name: str, widths: dict[int, str], step: int, poolings: Sequence[Pooling]):
+    def keep(
+        place: tuple[str, Probe, str],
+        by_width: Mapping[int, Predicted],
+        widths: Mapping[int, str],
+        poolings: Sequence[Pooling],
+        first: int = 0,
+    ) -> None:
+        scheme, probe, name = place
+        held_out, rows = _held_out(assay, scoring.splits[scheme])
+        for width, predicted in by_width.items():
+            values = predicted.mean.numpy()
+            known = predicted.deviation
+            deviation = None if known is None else known.numpy()[held_out]
+            metrics = _metrics(assay, held_out, rows, values)
+            for pooling in poolings:
+                key = Key(assay.name, scheme, pooling, probe, name, widths[width])
+                between = name == RD and width >= least and not key.level
+                if key.level or name == ONE_HOT or between:
+                    kept = key._replace(level=str(width)) if between else key
+                    predictions.add(kept, assay.scores[held_out], values[held_out], deviation)
+                    predictions.describe(assay.name, scheme, rows)
+                found.extend(
+                    {**key._asdict(), "width": width + first, "metric": metric, "value": value}
+                    for metric, value in metrics.items()
+                )
+
+    def score(
+        x: Tensor,
+        name: str,
+        widths: dict[int, str],
+        step: int,
+        poolings: Sequence[Pooling],
+        first: int = 0,
+    ) -> None:
+        options = {"step": step, "first": first, "seed": scoring.seed}
         for scheme, parts in scoring.splits.items():
-            held_out, rows = _held_out(assay, parts)
             for probe in scoring.probes:
-                fitted = predict(probe, x, y, parts, widths, step=step, seed=scoring.seed)
-                for width, values in fitted.items():
-                    metrics = _metrics(assay, held_out, rows, values.numpy())
-                    for pooling in poolings:
-                        key = Key(assay.name, scheme, pooling, probe, name, widths[width])
-                        between = name == RD and width >= least and not key.level
-                        if key.level or name == ONE_HOT or between:
-                            kept = key._replace(level=str(width)) if between else key
-                            predictions.add(kept, assay.scores[held_out], values.numpy()[held_out])
-                            predictions.describe(assay.name, scheme, rows)
-                        found.extend(
-                            {**key._asdict(), "width": width, "metric": metric, "value": value}
-                            for metric, value in metrics.items()
-                        )
+                fitted = predicted_by(probe, x, y, parts, widths, **options)
+                keep((scheme, probe, name), fitted, widths, poolings, first)
                 on_fit()
 
     for pooling in scoring.poolings:
@@ -102,9 +137,17 @@ def score_assay(
                 {name: h[:, :known] for name, h in rows.items()}, pooling, representation.map
             )
             score(x, representation.name, representation.widths, step, (pooling,))
+            if zero_shot is not None and representation.name in AUGMENTED:
+                levels = {w: level for w, level in representation.widths.items() if level}
+                both = torch.cat([zero_shot.scores[:, None], x.double()], dim=1)
+                score(both, f"{representation.name}{SUFFIX}", levels, step, (pooling,), first=1)
     if with_one_hot:
         x = one_hot(assay.sequences)
         score(x, ONE_HOT, {x.shape[1]: ""}, 1, scoring.poolings)
+    if zero_shot is not None:
+        as_it_is = {1: Predicted(zero_shot.scores)}
+        for scheme, probe in product(scoring.splits, scoring.probes):
+            keep((scheme, probe, ZERO_SHOT), as_it_is, {1: zero_shot.level}, scoring.poolings)
     return found, predictions
 
 
@@ -148,6 +191,14 @@ def _held_out(assay: Assay, splits: Sequence[Split]) -> tuple[np.ndarray, Rows]:
     return rows.numpy(), Rows(folds.numpy(), assay.clusters[rows.numpy()], widening)
 
 
+class Predicted(NamedTuple):
+    """Of all rows; NaN in those never held out."""
+
+    mean: Tensor
+    deviation: Tensor | None = None
+    """Of the predictive distribution, of probes that give one."""
+
+
 def predict(
     probe: Probe,
     x: Tensor,
@@ -159,13 +210,37 @@ def predict(
     seed: int = 0,
 ) -> dict[int, Tensor]:
     """Held-out predictions by width, from the first ``step * width`` columns of x."""
+    found = predicted_by(probe, x, y, splits, widths, step=step, seed=seed)
+    return {width: predicted.mean for width, predicted in found.items()}
+
+
+def predicted_by(
+    probe: Probe,
+    x: Tensor,
+    y: Tensor,
+    splits: Sequence[Split],
+    widths: Mapping[int, str],
+    *,
+    step: int = 1,
+    first: int = 0,
+    seed: int = 0,
+) -> dict[int, Predicted]:
+    """As :func:`predict`, from the first ``first + step * width`` columns, with deviations where
+    the probe gives them; gp takes the ``first`` ones into its mean."""
+    columns = {w: first + step * w for w in widths}
     if probe == "ridge":
-        path = ridge_path(x, y, splits, widths=[step * w for w in widths])
-        return dict(zip(widths, path.predictions.unbind(), strict=True))
-    levels = [w for w, level in widths.items() if level or len(widths) == 1]
-    if probe == "mlp":
-        return {w: mlp_predictions(x[:, : step * w], y, splits, seed=seed) for w in levels}
-    return {w: neighbour_predictions(x[:, : step * w], y, splits).predictions for w in levels}
+        path = ridge_path(x, y, splits, widths=list(columns.values()))
+        return dict(zip(widths, map(Predicted, path.predictions.unbind()), strict=True))
+    found = {}
+    for w in (w for w, level in widths.items() if level or len(widths) == 1):
+        z = x[:, : columns[w]]
+        if probe == "gp":
+            found[w] = Predicted(*gp_predictions(z, y, splits, num_prior=first, seed=seed)[:2])
+        elif probe == "mlp":
+            found[w] = Predicted(mlp_predictions(z, y, splits, seed=seed))
+        else:
+            found[w] = Predicted(neighbour_predictions(z, y, splits).predictions)
+    return found
 
 
 def _metrics(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rd_lightning.embedding.spool import Spool
+from rd_lightning.embedding.spool import Spool, num_bytes
 from rd_lightning.errors import InputError
 
 from ..conftest import disk_full
@@ -37,6 +37,24 @@ def test_round_trip_by_two_processes(tmp_path, dtype):
     assert torch.equal(one.read("residue", 3), second["residue"].to(dtype))
     one.remove()
     assert not (tmp_path / "s").exists()
+
+
+def test_energies_are_float32_of_their_own_width(tmp_path):
+    Spool.prepare(tmp_path / "s", {})
+    poolings = ("mean", "residue", "energy")
+    spool = Spool(tmp_path / "s", LENGTHS, 4, torch.float16, poolings, energies=3)
+    generator = torch.Generator().manual_seed(0)
+    expected = {**vectors([2, 0], 0), "energy": torch.rand(8, 3, generator=generator)}
+    spool.write([2, 0], expected)
+    assert torch.equal(spool.read("energy", 2), expected["energy"][:5])
+    assert torch.equal(spool.read("energy", 0), expected["energy"][5:])
+    assert torch.equal(spool.read("mean", 0), expected["mean"][1].half())
+    assert torch.equal(spool.read("residue", 0), expected["residue"][5:].half())
+    sizes = [(tmp_path / "s" / f"{p}.raw").stat().st_size for p in poolings]
+    # Of 4 sequences; the last one's places, at the ends of the files, are not written yet.
+    assert sizes == [3 * 4 * 2, 8 * 4 * 2, 8 * 3 * 4]
+    whole = num_bytes(LENGTHS, 4, torch.float16, poolings, energies=3)
+    assert whole == 4 * 4 * 2 + 9 * 4 * 2 + 9 * 3 * 4
 
 
 def test_a_number_cut_short_is_not_done(tmp_path):

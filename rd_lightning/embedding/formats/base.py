@@ -21,7 +21,7 @@ class Description:
     """What is in an embedding file."""
 
     poolings: tuple[str, ...]
-    """Of "mean", "bos", "residue"."""
+    """Of "mean", "bos", "residue", "energy"."""
     levels: tuple[str, ...]
     """Names of the levels held, smallest first."""
     dims: tuple[int, ...]
@@ -33,6 +33,11 @@ class Description:
     """(unique,) residues embedded of each distinct sequence."""
     metadata: Mapping[str, Any]
     """Head, family, weights, settings, versions, as JSON has them."""
+
+    @property
+    def num_energies(self) -> int:
+        """Columns of "energy": the levels after the first."""
+        return len(self.levels) - 1
 
     def prefixes(self, vectors: Tensor) -> dict[str, Tensor]:
         """Every level as a view of the columns (..., width)."""
@@ -56,7 +61,8 @@ class Embedded:
     first_id: str
     """Id of the first record with this sequence; its own, if it is the first."""
     vectors: Mapping[str, Tensor]
-    """By pooling: (width,), or for "residue" (residues, width)."""
+    """By pooling: (width,), for "residue" (residues, width), for "energy" (residues, levels after
+    the first) in float32."""
 
 
 class Writer:
@@ -65,7 +71,7 @@ class Writer:
     ``with Writer(path, description) as writer: writer.write(record)``.
     """
 
-    poolings: tuple[str, ...] = ("mean", "bos", "residue")
+    poolings: tuple[str, ...] = ("mean", "bos", "residue", "energy")
     """What the format can hold."""
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 
 from ...runtime.files import existing_folder, safe_name, write_json
+from ..energy import ENERGY
 from .base import Embedded, Writer
 
 _KEYS = {
     "residue": "representations",
     "mean": "mean_representations",
     "bos": "bos_representations",
+    "energy": "energies",
 }
 _MAX_NAME = 200
 METADATA_FILE = "metadata.json"
@@ -23,7 +25,8 @@ METADATA_FILE = "metadata.json"
 
 class FairESMWriter(Writer):
     """``label`` and, for each pooling, {level: tensor}; the smaller levels are views of the
-    largest, stored once. ``torch.load(path, weights_only=True)`` reads a file.
+    largest, stored once. ``energies`` is one tensor, (residues, levels after the first).
+    ``torch.load(path, weights_only=True)`` reads a file.
 
     A name is the id with ``/`` and the like percent-encoded; past 200 bytes it is cut and ends in a
     digest. ``metadata.json`` and, where names differ from ids, ``label`` say the rest.
@@ -46,7 +49,9 @@ class FairESMWriter(Writer):
     def write(self, record: Embedded) -> None:
         content: dict[str, object] = {"label": record.id}
         for pooling, vectors in record.vectors.items():
-            content[_KEYS[pooling]] = self.description.prefixes(vectors)
+            content[_KEYS[pooling]] = (
+                vectors if pooling == ENERGY else self.description.prefixes(vectors)
+            )
         target = self.path / f"{file_name(record.id)}.pt"
         temporary = target.with_suffix(".partial")
         with open(temporary, "wb") as handle:

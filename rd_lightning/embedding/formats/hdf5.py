@@ -1,4 +1,5 @@
-"""HDF5 in UniProt's layout: one dataset a record, ``per-protein`` (D,) and ``per-residue`` (L, D).
+"""HDF5 in UniProt's layout: one dataset a record, ``per-protein`` (D,) and ``per-residue`` (L, D);
+``energy`` (L, levels after the first), whose columns the attribute ``levels`` of the group names.
 
 ``h5py.File(path)["per-protein/P12345"][:480]`` is a vector of the first 480 columns. The columns
 lie in blocks as wide as the first level, so a prefix reads only its own part of the file, and a
@@ -23,10 +24,11 @@ from torch import Tensor
 from ...errors import InputError, reason
 from ...runtime.files import atomic_path, safe_name
 from ...runtime.precision import dtype_name
+from ..energy import ENERGY
 from .base import Description, Embedded, Writer
 from .kept_errors import KeptErrors
 
-GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue"}
+GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue", "energy": "energy"}
 METADATA = "rd_lightning"
 _ROWS_PER_BLOCK = 256
 _RECORDS_PER_BLOCK = 4096
@@ -49,7 +51,9 @@ class HDF5Writer(Writer):
         temporary = stack.enter_context(atomic_path(self.path))
         self._disk, self._file = _open_file(stack, temporary, "w")
         for pooling in self.description.poolings:
-            self._file.create_group(GROUPS[pooling])
+            group = self._file.create_group(GROUPS[pooling])
+            if pooling == ENERGY:
+                group.attrs["levels"] = list(self.description.levels[1:])
         self._index = _Index(self._file, self.description.num_records)
 
     def _finish(self) -> None:

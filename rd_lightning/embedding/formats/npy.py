@@ -10,15 +10,23 @@ import torch
 
 from ...runtime.files import atomic_path, write_json
 from ...runtime.precision import dtype_name
+from ..energy import ENERGY
+from ..pooling import PER_RESIDUE
 from .base import Embedded, Writer
 
-NAMES = {"mean": "per-protein.npy", "bos": "bos.npy", "residue": "per-residue.npy"}
+NAMES = {
+    "mean": "per-protein.npy",
+    "bos": "bos.npy",
+    "residue": "per-residue.npy",
+    "energy": "energy.npy",
+}
 INDEX, METADATA_FILE = "index.tsv", "metadata.json"
 
 
 class NumPyWriter(Writer):
     """Each distinct sequence once: row ``row`` of ``per-protein.npy`` and ``bos.npy``, rows
-    ``first`` to ``first + residues`` of ``per-residue.npy``.
+    ``first`` to ``first + residues`` of ``per-residue.npy`` and of ``energy.npy``, which has a
+    float32 column for each level after the first.
 
     ``index.tsv`` lists id, length, row, first and residues of every record, in order.
     """
@@ -39,11 +47,14 @@ class NumPyWriter(Writer):
         for pooling in self.description.poolings:
             path = stack.enter_context(atomic_path(self.path / NAMES[pooling]))
             file = self._files[pooling] = stack.enter_context(open(path, "wb"))  # noqa: SIM115
-            rows = int(self._first[-1]) if pooling == "residue" else len(lengths)
+            about = self.description
+            of_energy = pooling == ENERGY
+            rows = int(self._first[-1]) if pooling in PER_RESIDUE else len(lengths)
+            dtype = torch.float32 if of_energy else about.dtype
             header = {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype_name(self.description.dtype))),
+                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype_name(dtype))),
                 "fortran_order": False,
-                "shape": (rows, self.description.width),
+                "shape": (rows, about.num_energies if of_energy else about.width),
             }
             np.lib.format.write_array_header_1_0(file, header)
         path = stack.enter_context(atomic_path(self.path / INDEX))

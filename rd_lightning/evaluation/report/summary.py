@@ -47,6 +47,15 @@ _CONTRASTS = (
 )
 
 
+_CALIBRATION = (
+    "Share of held-out scores within the central 50%, 80% and 95% intervals of their predictive "
+    "distribution, means over assays. ECE: mean over confidences 0, 0.1, ..., 1 of the distance "
+    "between share and confidence, by fold (Kermut's). Mean negative log density and deviation in "
+    "units of the standard deviation of the held-out scores; 1.419 is the density of knowing their "
+    "mean and deviation alone."
+)
+
+
 def write_summary(
     path: str | os.PathLike,
     results: pd.DataFrame,
@@ -60,6 +69,7 @@ def write_summary(
     advice: Advice | None = None,
     training: pd.DataFrame | None = None,
     linearity: pd.DataFrame | None = None,
+    calibration: pd.DataFrame | None = None,
     pictures: Sequence[str] = (),
 ) -> None:
     """Write the tables, atomically; what was not computed, or is not defined, is shown as "-".
@@ -74,6 +84,7 @@ def write_summary(
         training: a row for each refit and stage: kind, share, draw, num_residues, stage,
             median_angle_degrees, largest_angle_degrees, r2_heldout and, if known, spearman.
         linearity: a row for each stage: source, target, r2_linear, r2_nonlinear.
+        calibration: see :func:`rd_lightning.evaluation.statistics.calibration.calibration`.
         pictures: absolute, or relative to the folder of ``path``.
     """
     depths = sorted(m for m in results["metric"].unique() if m.startswith(_DEPTH))
@@ -100,6 +111,7 @@ def write_summary(
     section("Scaling consistency", consistency, _consistency, said)
     said = "Pooled Spearman within variants of so many mutations, means over n assays."
     section("By number of mutations", results, lambda p: _means(p, depths, levels), said)
+    section("Calibration", calibration, lambda part: _calibration(part, levels), _CALIBRATION)
     said = (
         "Mean ± standard deviation over refits; angles, in degrees, between the directions that a "
         "refit and the fit itself add."
@@ -123,7 +135,9 @@ def _by_setting(frame: pd.DataFrame, show: _Show) -> list[str]:
     return lines
 
 
-def _sides(part: pd.DataFrame, levels: Sequence[str]) -> dict[str, pd.DataFrame]:
+def _sides(
+    part: pd.DataFrame, levels: Sequence[str], *, show_width: bool = True
+) -> dict[str, pd.DataFrame]:
     """Rows by what is scored, "rd 35M (480)": level by level, what needs no model last."""
     order = list(levels)
     named = part.loc[(part["level"] != "") | ~part["representation"].isin(_ORDER)]
@@ -135,7 +149,8 @@ def _sides(part: pd.DataFrame, levels: Sequence[str]) -> dict[str, pd.DataFrame]
             _ORDER.index(side.representation) if side.representation in _ORDER else len(_ORDER),
         )
         widths = own["width"].unique()
-        found[place, f"{side} ({widths[0]:,})" if len(widths) == 1 else str(side)] = own
+        wide = show_width and len(widths) == 1
+        found[place, f"{side} ({widths[0]:,})" if wide else str(side)] = own
     return {name: found[place, name] for place, name in sorted(found)}
 
 
@@ -241,6 +256,18 @@ def _consistency(part: pd.DataFrame) -> list[str]:
     ]
     columns = ["representation", "step", "Spearman", "higher", "share", "assays left out"]
     return table(columns, rows, left=3)
+
+
+def _calibration(part: pd.DataFrame, levels: Sequence[str]) -> list[str]:
+    columns = {
+        **{f"coverage_{q}": f"in {q}%" for q in (50, 80, 95)},
+        **{"ece": "ECE", "nlpd": "-log density", "deviation": "deviation"},
+    }
+    rows = [
+        [name, str(own["assay"].nunique()), *(_mean(own[c].to_numpy(np.float64)) for c in columns)]
+        for name, own in _sides(part.assign(width=0), levels, show_width=False).items()
+    ]
+    return table(["representation", "assays", *columns.values()], rows)
 
 
 def _training(frame: pd.DataFrame) -> list[str]:

@@ -49,7 +49,8 @@ def pairs(
     levels: Sequence[str], baselines: Sequence[str] = ("one_hot",)
 ) -> list[tuple[Side, Side]]:
     """(ours, theirs): rd against each of its rivals, each level against the one before, and the
-    last level against each of the baselines, which need no model.
+    last level against each of the baselines, which need no model; with and without zero-shot
+    scores.
 
     At the first level all are that member's own embedding, so the rivals start at the second.
     """
@@ -59,7 +60,13 @@ def pairs(
     for representation in ("rd", "raw"):
         steps = pairwise(levels)
         found += [(Side(representation, k), Side(representation, before)) for before, k in steps]
-    return [*found, *((Side("rd", levels[-1]), Side(name, "")) for name in baselines)]
+    last = levels[-1]
+    zero_shot = [
+        (Side("rd+zs", last), Side("raw+zs", last)),
+        *((Side(name, last), Side("zero_shot", last)) for name in ("rd", "rd+zs")),
+        (Side("rd+zs", last), Side("rd", last)),
+    ]
+    return [*found, *((Side("rd", last), Side(name, "")) for name in baselines), *zero_shot]
 
 
 def contrasts(

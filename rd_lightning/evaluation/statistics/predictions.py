@@ -82,11 +82,19 @@ class Predictions:
         self._truths: dict[tuple[str, str], np.ndarray] = {}
         self._guesses: dict[Key, np.ndarray] = {}
         self._rows: dict[tuple[str, str], Rows] = {}
+        self._deviations: dict[Key, np.ndarray] = {}
 
     def add(
-        self, key: Key, truth: Float64[np.ndarray, " n"], guess: Float64[np.ndarray, " n"]
+        self,
+        key: Key,
+        truth: Float64[np.ndarray, " n"],
+        guess: Float64[np.ndarray, " n"],
+        deviation: Float64[np.ndarray, " n"] | None = None,
     ) -> None:
         """Store copies; a later guess of the same key takes its place.
+
+        Args:
+            deviation: standard deviations of the predictive distributions, where there are any.
 
         Raises:
             InputError: the scores are not those of the assay's other predictions in this scheme.
@@ -98,6 +106,8 @@ class Predictions:
                 f"the {len(known)} that the other predictions are of"
             )
         self._guesses[key] = guess.copy()
+        if deviation is not None:
+            self._deviations[key] = deviation.copy()
 
     def merge_(self, other: Predictions) -> None:
         """Add all of the other's.
@@ -106,7 +116,7 @@ class Predictions:
             InputError: see :meth:`add`.
         """
         for key in other:
-            self.add(key, other.truth(key.assay, key.scheme), other[key])
+            self.add(key, other.truth(key.assay, key.scheme), other[key], other.deviation(key))
         self._rows |= other._rows
 
     def describe(self, assay: str, scheme: str, rows: Rows) -> None:
@@ -124,6 +134,10 @@ class Predictions:
 
     def truth(self, assay: str, scheme: str) -> Float64[np.ndarray, " n"]:
         return self._truths[assay, scheme]
+
+    def deviation(self, key: Key) -> Float64[np.ndarray, " n"] | None:
+        """Of the predictive distributions; None of probes that give none."""
+        return self._deviations.get(key)
 
     def __getitem__(self, key: Key) -> Float64[np.ndarray, " n"]:
         return self._guesses[key]
@@ -156,6 +170,8 @@ class Predictions:
             }
             arrays = {f"truth_{i}": v for i, v in enumerate(truths.values())}
             arrays |= {f"guess_{i}": v for i, v in enumerate(guesses.values())}
+            known = ((i, self.deviation(key)) for i, key in enumerate(guesses))
+            arrays |= {f"deviation_{i}": v for i, v in known if v is not None}
             arrays |= {f"folds_{i}": r.folds for i, r in enumerate(rows)}
             arrays |= {f"clusters_{i}": r.clusters for i, r in enumerate(rows)}
             tensors = {name: torch.from_numpy(v) for name, v in arrays.items()}
@@ -179,7 +195,9 @@ class Predictions:
                 truths = {s: tensors[f"truth_{i}"].numpy() for i, s in enumerate(schemes)}
                 for i, rest in enumerate(header["keys"]):
                     key = Key(header["assay"], *rest)
-                    found.add(key, truths[key.scheme], tensors[f"guess_{i}"].numpy())
+                    known = tensors.get(f"deviation_{i}")
+                    deviation = None if known is None else known.numpy()
+                    found.add(key, truths[key.scheme], tensors[f"guess_{i}"].numpy(), deviation)
                 for i, widening in enumerate(header.get("widening", [])):
                     folds, clusters = (
                         tensors[f"folds_{i}"].numpy(),

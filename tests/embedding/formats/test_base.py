@@ -36,6 +36,7 @@ def records(dtype: torch.dtype, poolings: tuple[str, ...], width: int = 6) -> li
             "mean": torch.randn(6, generator=generator).to(dtype),
             "bos": torch.randn(6, generator=generator).to(dtype),
             "residue": torch.randn(int(n), 6, generator=generator).to(dtype),
+            "energy": torch.rand(int(n), 2, generator=generator),
         }
         for n in LENGTHS
     ]
@@ -46,7 +47,7 @@ def records(dtype: torch.dtype, poolings: tuple[str, ...], width: int = 6) -> li
             int(LENGTHS[k]),
             7 + k,
             IDS[k],
-            {p: by_kind[k][p][..., :width] for p in poolings},
+            {p: by_kind[k][p][..., : 2 if p == "energy" else width] for p in poolings},
         )
         for id, k in zip(IDS, KIND, strict=True)
     ]
@@ -61,12 +62,13 @@ def write(name: str, path: Path, dtype: torch.dtype, poolings: tuple[str, ...], 
 
 
 ALL = ("mean", "bos", "residue")
+ENERGY = (*ALL, "energy")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_hdf5(tmp_path, dtype):
     path = tmp_path / "x.h5"
-    expected = write("hdf5", path, dtype, ALL)
+    expected = write("hdf5", path, dtype, ENERGY)
     with h5py.File(path) as file:
         assert json.loads(file.attrs["rd_lightning"])["width"] == 6
         assert file["index/id"].asstr()[:].tolist() == IDS
@@ -80,6 +82,9 @@ def test_hdf5(tmp_path, dtype):
             ):
                 found = torch.from_numpy(file[group][name][:])
                 assert torch.equal(found.to(dtype), record.vectors[pooling])
+            shares = torch.from_numpy(file["energy"][name][:])
+            assert torch.equal(shares, record.vectors["energy"]), "float32, whatever the dtype"
+        assert list(file["energy"].attrs["levels"]) == ["B", "C"]
         assert file["per-protein/P12345"] == file["per-protein/copy"], "one dataset, two names"
     assert [p.name for p in tmp_path.iterdir()] == ["x.h5"]
 
@@ -105,12 +110,13 @@ def test_hdf5_top_up(tmp_path, dtype):
 
 
 def test_fair_esm(tmp_path):
-    expected = write("pt", tmp_path / "x", torch.bfloat16, ALL)
+    expected = write("pt", tmp_path / "x", torch.bfloat16, ENERGY)
     assert {p.name for p in tmp_path.iterdir()} == {"x"}, "no id leads out of the folder"
     assert len(list((tmp_path / "x").glob("*.pt"))) == len(IDS)
     for record in expected:
         found = torch.load(tmp_path / "x" / f"{file_name(record.id)}.pt", weights_only=True)
         assert found["label"] == record.id
+        assert torch.equal(found["energies"], record.vectors["energy"])
         for pooling, key in (
             ("mean", "mean_representations"),
             ("bos", "bos_representations"),
@@ -136,7 +142,9 @@ def test_parquet(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_npy(tmp_path, dtype):
-    expected = write("npy", tmp_path / "x", dtype, ALL)
+    expected = write("npy", tmp_path / "x", dtype, ENERGY)
+    shares = np.load(tmp_path / "x" / "energy.npy", mmap_mode="r", allow_pickle=False)
+    assert shares.shape == (LENGTHS.sum(), 2)
     residues = np.load(tmp_path / "x" / "per-residue.npy", mmap_mode="r", allow_pickle=False)
     means = np.load(tmp_path / "x" / "per-protein.npy", mmap_mode="r", allow_pickle=False)
     assert residues.shape == (LENGTHS.sum(), 6), "each distinct sequence once"
@@ -144,7 +152,9 @@ def test_npy(tmp_path, dtype):
     for line, record in zip(lines, expected, strict=True):
         id, length, row, first, number = line.split("\t")
         assert (id, int(length)) == (record.id, record.length)
-        rows = np.array(residues[int(first) : int(first) + int(number)])
+        part = slice(int(first), int(first) + int(number))
+        rows = np.array(residues[part])
+        assert torch.equal(torch.from_numpy(np.array(shares[part])), record.vectors["energy"])
         assert torch.equal(torch.from_numpy(rows), record.vectors["residue"])
         assert torch.equal(torch.from_numpy(np.array(means[int(row)])), record.vectors["mean"])
 

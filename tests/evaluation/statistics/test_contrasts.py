@@ -43,7 +43,14 @@ def test_what_is_compared():
     for same in ("rd", "raw"):
         assert (f"{same} 35M", f"{same} 8M") in named and (f"{same} 150M", f"{same} 35M") in named
     assert [pair for pair in named if "one_hot" in pair] == [("rd 150M", "one_hot")]
-    assert len(named) == len(set(named)) == 8 * 2 + 2 * 2 + 1
+    with_zero_shot = [pair for pair in named if "z" in "".join(pair)]
+    assert with_zero_shot == [
+        ("rd+zs 150M", "raw+zs 150M"),
+        ("rd 150M", "zero_shot 150M"),
+        ("rd+zs 150M", "zero_shot 150M"),
+        ("rd+zs 150M", "rd 150M"),
+    ]
+    assert len(named) == len(set(named)) == 8 * 2 + 2 * 2 + 1 + 4
     assert pairs([]) == []
 
 
