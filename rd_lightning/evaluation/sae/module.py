@@ -113,7 +113,7 @@ def train(
     # The loader draws a number when it begins, from this generator and not from torch's own.
     loader = DataLoader(rows, batch_size=None, generator=torch.Generator().manual_seed(seed))
     # An empty folder: Lightning resumes from a scheduled job's checkpoint where it finds one.
-    with _quiet(), torch.random.fork_rng(), TemporaryDirectory() as empty:
+    with _quiet(), TemporaryDirectory() as empty:
         trainer = L.Trainer(
             default_root_dir=empty,
             plugins=[LightningEnvironment()],  # one process, whatever scheduler started it
