@@ -90,6 +90,8 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
                 axes.annotate(text, (x, 0), ha="center", va="bottom", fontsize=8)
     labels = [f"{name.replace('_', ' ')}\n({columns})" for name, columns in order]
     axes.set_xticks(range(len(order)), labels, fontsize=7)
+    if not (rows["mean"] < 0).any():
+        axes.set_ylim(bottom=0)  # an interval of a count may reach below
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="y", color="0.92", lw=0.8, zorder=0)
     for side in ("top", "right"):

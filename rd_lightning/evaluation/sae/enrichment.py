@@ -55,7 +55,9 @@ def enrich(
 
     Pairs are tested where the feature is active in at least ``least`` proteins, and not in all
     units, and the term is had by as many. Over all tested pairs, those of the false discovery rate
-    ``q`` by Benjamini and Hochberg are kept (``scipy.stats.false_discovery_control``).
+    ``q`` by Benjamini and Hochberg are kept (``scipy.stats.false_discovery_control``). That rate is
+    proven for tests that are independent or positively dependent; what permuted labels find tells
+    whether it holds here.
 
     Args:
         num_proteins: that have each term.

@@ -27,6 +27,8 @@ MEASURES = {
 """What each is called."""
 OF_AUTOENCODER = ("alive", "explained", "added")
 """Those without an annotation."""
+OF_GRAPH = ("specific_terms", "monospecificity", "generality")
+"""Those that are defined for terms in a graph."""
 KEYS = ["representation", "width", "annotation", "labels", "measure"]
 GIVEN, PERMUTED = "given", "permuted"
 

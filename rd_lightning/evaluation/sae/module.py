@@ -6,11 +6,13 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from jaxtyping import Float
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -110,8 +112,11 @@ def train(
     module = SAEModule(coders, learning_rate=learning_rate)
     # The loader draws a number when it begins, from this generator and not from torch's own.
     loader = DataLoader(rows, batch_size=None, generator=torch.Generator().manual_seed(seed))
-    with _quiet(), torch.random.fork_rng():
+    # An empty folder: Lightning resumes from a scheduled job's checkpoint where it finds one.
+    with _quiet(), TemporaryDirectory() as empty:
         trainer = L.Trainer(
+            default_root_dir=empty,
+            plugins=[LightningEnvironment()],  # one process, whatever scheduler started it
             max_epochs=epochs,
             accelerator=accelerator,
             devices=devices,

@@ -12,7 +12,7 @@ from ...runtime.files import write_text
 from ..report.sae_figures import save_measures_picture
 from ..report.sae_page import save_features_page
 from ..run_folder import write_frame
-from .measures import MEASURES, OF_AUTOENCODER
+from .measures import MEASURES, OF_AUTOENCODER, OF_GRAPH
 from .result import SAEResult
 
 SUMMARY, PICTURE, PAGE = "sae.md", "sae.png", "features.html"
@@ -71,7 +71,8 @@ def summary_lines(result: SAEResult) -> list[str]:
         different = result.differences.loc[result.differences["annotation"] == annotation]
         if len(different):
             first = result.measures["representation"].iloc[0]
-            shown = _table(result.differences, annotation, names)
+            compared = [m for m in names if held["graph"] or m not in OF_GRAPH]
+            shown = _table(result.differences, annotation, compared)
             lines += [f"Less {first}, seed by seed:", "", *shown]
     lines += [
         f"![Measures by representation]({PICTURE})",

@@ -57,6 +57,13 @@ def test_a_measure_that_one_representation_lacks():
     assert [t.get_text() for t in depth.texts] == ["-"]
 
 
+def test_an_axis_begins_at_zero_unless_a_mean_is_below():
+    table = summary()
+    table.loc[table["measure"] == "terms", "low"] = -5.0
+    assert drawn(table).axes[1].get_ylim()[0] == 0
+    assert drawn(summary(-1.0)).axes[-1].get_ylim()[0] < -1
+
+
 def test_a_file(tmp_path):
     save_measures_picture(summary(), tmp_path / "x.png", names=NAMES, whole=("alive",))
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]

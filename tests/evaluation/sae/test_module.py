@@ -70,6 +70,19 @@ def test_the_callers_random_numbers_warnings_and_signals_are_left_alone(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_schedulers_variables_and_checkpoints_in_the_folder_do_not_matter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_text("of another job")
+    for name, value in {"NTASKS": "2", "JOB_NAME": "x", "JOB_ID": "7", "PROCID": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    found, expected = run(coders()), coders()
+    monkeypatch.undo()
+    run(expected)
+    for name in NAMES:
+        assert torch.equal(found[name].autoencoder.encoder, expected[name].autoencoder.encoder)
+    assert [p.name for p in tmp_path.iterdir()] == ["hpc_ckpt_1.ckpt"]
+
+
 def test_the_loss_falls_and_atoms_keep_their_norm():
     rows = sparse_codes(2000, 12, 2) @ atoms(12, 6)
     rows = rows - rows.mean(dim=0)
