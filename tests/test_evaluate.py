@@ -380,7 +380,7 @@ def test_one_hot_needs_no_model(inside, capsys):
         (("assays=assays",), "fit is missing; name the folder that rd-fit wrote"),
         (("assays=assays", "fit=nowhere"), "nowhere: no moments.safetensors there"),
         (("assays=nowhere.csv", "fit=fit"), "nowhere.csv: no such file"),
-        (("assays=assays", "fit=fit", "probes=[lasso]"), "probes is ridge, mlp or neighbours"),
+        (("assays=assays", "fit=fit", "probes=[lasso]"), "probes is ridge, mlp, neighbours or gp"),
         (("assays=assays", "fit=fit", "pooling=max"), "pooling is mean, mutated or both"),
         (("assays=assays", "fit=fit", "representations=[x]"), "representations is raw, rd, "),
         (("assays=assays", "fit=fit", "schemes=rnd"), "schemes is random, modulo"),
