@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from rich.console import Console
 
     from .evaluation.job import EvaluateJob, Scored
     from .evaluation.options import EvaluateOptions
@@ -64,6 +66,7 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
         advice = write_outputs(job, _score(job), folder)
     else:
         advice = write_task_outputs(job, _score_tasks(job), folder)
+        _analyse(job, folder, console)
     for sentence in advice:
         console.print(sentence, soft_wrap=True)
     console.print(f"tables and pictures: {folder}/summary.md", soft_wrap=True)
@@ -74,6 +77,7 @@ def _options(config: DictConfig) -> EvaluateOptions:
     from .evaluation.options import (
         Columns,
         EvaluateOptions,
+        FeatureOptions,
         NonlinearOptions,
         TrainingSetOptions,
     )
@@ -84,6 +88,7 @@ def _options(config: DictConfig) -> EvaluateOptions:
         "columns": Columns,
         "training_set": TrainingSetOptions,
         "nonlinear": NonlinearOptions,
+        "sae": FeatureOptions,
     }.items():
         given[key] = kind(**given[key])
     return EvaluateOptions(**given)
@@ -144,6 +149,33 @@ def _score_tasks(job: TaskJob) -> list[KeptTask]:
                 )
             )
     return found
+
+
+def _analyse(job: TaskJob, folder: Path, console: Console) -> None:
+    """What the directions mean, where it was asked for."""
+    from .display.console import residue_progress
+    from .evaluation.tasks.analyses import run_energy, run_sae
+    from .runtime.stopping import stop_if_told
+
+    with residue_progress() as progress:
+
+        def told(name: str) -> Callable[[int], None]:
+            bar = progress.add_task(name, total=None)
+
+            def advance(number: int) -> None:
+                stop_if_told()
+                progress.advance(bar, number)
+
+            return advance
+
+        if job.options.energy:
+            run_energy(job, folder, told("energy"))
+        if job.options.sae.enabled:
+            run_sae(job, folder, told("autoencoders"))
+    if job.options.energy:
+        console.print(f"what each level adds: {folder}/energy.png", soft_wrap=True)
+    if job.options.sae.enabled:
+        console.print(f"what the directions mean: {folder}/sae/sae.md", soft_wrap=True)
 
 
 def _short(name: str) -> str:

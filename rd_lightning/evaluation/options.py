@@ -48,6 +48,23 @@ class NonlinearOptions:
 
 
 @dataclass(frozen=True)
+class FeatureOptions:
+    """Sparse autoencoders over the proteins of tasks; see
+    :class:`rd_lightning.evaluation.sae.options.SAEOptions`, which has the defaults."""
+
+    enabled: bool = False
+    unit: str = "residue"
+    level: str | None = None
+    """Of the chain; None: the last."""
+    num_features: int | None = None
+    k: int | None = None
+    seeds: Sequence[int] | None = None
+    epochs: int | None = None
+    annotations: str | None = None
+    obo: str | None = None
+
+
+@dataclass(frozen=True)
 class EvaluateOptions:
     """What rd-evaluate is asked for; the settings of the command, by the same names."""
 
@@ -68,6 +85,8 @@ class EvaluateOptions:
     advise: bool = False
     training_set: TrainingSetOptions = TrainingSetOptions()
     nonlinear: NonlinearOptions = NonlinearOptions()
+    energy: bool = False
+    sae: FeatureOptions = FeatureOptions()
     submission: bool = False
     num_resamples: int = 2000
     max_residues: int = 1022
@@ -92,7 +111,8 @@ def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:
         return os.path.relpath(os.path.realpath(os.path.expanduser(path)), folder.resolve())
 
     found = {key: v for key, v in asdict(options).items() if key not in _CHANGES_NO_SCORE}
-    found.pop("tasks")
+    for key in ("tasks", "energy", "sae"):  # of tasks, whose scores do not depend on the others
+        found.pop(key)
     for name in ("pooling", "probes", "representations"):
         found[name] = listed(found[name])
     assays = [seen(path) for path in listed(options.assays or [])]

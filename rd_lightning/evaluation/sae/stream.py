@@ -14,19 +14,9 @@ from ...distillation.moments import JointMoments
 from ...errors import InputError
 from ...runtime.precision import first_nonfinite_row, true_float32
 from ..representations.affine import AffineMap
+from ..representations.row_stream import RowBatch
 
 Level = Literal["residue", "protein"]
-
-
-class RowBatch(NamedTuple):
-    """Joint embeddings of whole proteins."""
-
-    proteins: list[int]
-    """Their numbers."""
-    lengths: list[int]
-    """In residues."""
-    rows: Float[Tensor, "n D"]
-    """A row a residue, protein after protein; at the level of proteins a row a protein."""
 
 
 @runtime_checkable

@@ -1,0 +1,229 @@
+"""What the directions mean, over the proteins of tasks: energies, and features of autoencoders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ...embedding.plan import EmbedSettings
+from ...errors import InputError, check_choice
+from ...runtime.files import read_json, write_json
+from ...runtime.precision import autocast
+from ..energy import Residues, energy_by_class
+from ..report.energy import save_energy_by_class_picture
+from ..representations.affine import affine_of
+from ..representations.baselines import build, member_map
+from ..representations.row_stream import ModelRows, RowBatch, RowStream
+from ..run_folder import write_frame
+from ..sae.analysis import analyse
+from ..sae.annotations import Annotation, Proteins, ProteinTerms, ResidueLabels, read_terms
+from ..sae.ontology import read_obo
+from ..sae.options import SAEOptions
+from ..sae.output import SUMMARY, write_sae
+from ..sae.stream import Mapped
+from .job import TaskJob
+from .task import Task
+
+ENERGY, ENERGY_PICTURE, SAE, RUN = "energy.parquet", "energy.png", "sae", "run.json"
+AMINO_ACID, NONE = "amino acid", "none"
+
+
+def run_energy(job: TaskJob, folder: Path, on_residues: Callable[[int], None]) -> None:
+    """``energy.parquet`` and ``energy.png``: the share that each level adds, by amino acid and by
+    the classes of each residue task (see
+    :func:`rd_lightning.evaluation.energy.energy_by_class`).
+
+    Raises:
+        InputError: there is no fit, or it has fewer than three levels.
+    """
+    if job.fitted is None:
+        raise InputError("energy=true needs a fit: fit=rd-fit/...")
+    head, map_ = job.fitted.head, affine_of(job.fitted.head)
+    proteins, place = proteins_of(job.tasks)
+    rows = _Stream(_rows(job, proteins, "residue", on_residues), len(proteins.ids))
+    of_tasks = {
+        task.name: _labels(task, place)
+        for task in job.tasks
+        if task.unit == "residue" and task.kind != "number"
+    }
+    shares: dict[str, list[Residues]] = {}
+    for batch in rows.batches(None):
+        for protein, own in batch.of_each():
+            z = map_(own.cpu()).float()
+            letters = np.array(list(proteins.sequences[protein]))
+            shares.setdefault(AMINO_ACID, []).append(Residues(z, letters))
+            for name, labels in of_tasks.items():
+                if protein in labels:
+                    known = labels[protein] != ""
+                    words = labels[protein][known].astype(str)
+                    shares.setdefault(name, []).append(Residues(z[known], words))
+    tables = []
+    for name, found in shares.items():
+        options = {"num_resamples": job.options.num_resamples, "seed": job.options.seed}
+        table = energy_by_class(head, found, **options)
+        tables.append(table.assign(classes=name))
+    frame = pd.concat(tables, ignore_index=True)
+    write_frame(frame, folder / ENERGY)
+    for name, own in frame.groupby("classes", sort=False):
+        path = folder / (ENERGY_PICTURE if name == AMINO_ACID else f"energy_{name}.png")
+        save_energy_by_class_picture(own, path, title=f"What each level adds, by {name}")
+
+
+def run_sae(job: TaskJob, folder: Path, on_rows: Callable[[int], None]) -> None:
+    """``sae/``: sparse autoencoders on raw, rd and random directions of one level, trained on the
+    proteins of the tasks, whose classes are what their features are tested for; see
+    :func:`rd_lightning.evaluation.sae.analysis.analyse`. Not again where it is there already.
+
+    Raises:
+        InputError: there is no fit, no such level, nothing to test for, or see ``analyse``.
+    """
+    settings = job.options.sae
+    if job.fitted is None:
+        raise InputError("sae.enabled=true needs a fit: fit=rd-fit/...")
+    check_choice("sae.unit", settings.unit, ("residue", "protein"))
+    unit: Literal["residue", "protein"] = "residue" if settings.unit == "residue" else "protein"
+    given = {key: value for key, value in asdict(settings).items() if value is not None}
+    chosen = {key: given[key] for key in ("num_features", "k", "seeds", "epochs") if key in given}
+    options = SAEOptions(level=unit, **chosen)
+    proteins, _ = proteins_of(job.tasks)
+    annotations = _annotations(job, proteins, unit)
+    identity = {
+        "head": job.manifest["head"],
+        "settings": {**given, "proteins": len(proteins.ids), "annotations": list(annotations)},
+    }
+    there = folder / SAE / RUN
+    written = (folder / SAE / SUMMARY).exists() and there.exists()
+    if written and read_json(there, "remove it") == json.loads(json.dumps(identity)):
+        return
+    result = analyse(
+        _Stream(_rows(job, proteins, unit, lambda residues: None), len(proteins.ids)),
+        _maps(job, settings.level),
+        annotations,
+        proteins,
+        options,
+        device=job.device,
+        on_rows=on_rows,
+    )
+    write_sae(result, folder / SAE)
+    write_json(there, identity)
+
+
+def proteins_of(tasks: Sequence[Task]) -> tuple[Proteins, dict[tuple[str, int], int]]:
+    """The distinct sequences of all tasks, by the id of the first that has each; and where the
+    proteins of each task are among them."""
+    number: dict[str, int] = {}
+    ids: list[str] = []
+    place = {}
+    for task in tasks:
+        for i, (identity, sequence) in enumerate(zip(task.ids, task.sequences, strict=True)):
+            if sequence not in number:
+                number[sequence] = len(ids)
+                ids.append(identity)
+            place[task.name, i] = number[sequence]
+    return Proteins(ids, list(number)), place
+
+
+class _Stream:
+    """All proteins of a row stream, as autoencoders take them."""
+
+    def __init__(self, rows: RowStream, number: int) -> None:
+        self.rows, self.number = rows, number
+
+    def batches(self, generator: torch.Generator | None) -> Iterator[RowBatch]:
+        yield from self.rows.batches(range(self.number), generator)
+
+
+def _rows(
+    job: TaskJob,
+    proteins: Proteins,
+    unit: Literal["residue", "protein"],
+    on_residues: Callable[[int], None],
+) -> ModelRows:
+    return ModelRows(
+        job.backbones,
+        job.family.tokenizer(),
+        proteins.sequences,
+        proteins.ids,
+        unit,
+        EmbedSettings(job.tokens_per_batch, job.options.max_residues, "window"),
+        arithmetic=lambda: autocast(job.precision, job.device),
+        on_residues=on_residues,
+    )
+
+
+def _maps(job: TaskJob, level: str | None) -> dict[str, Mapped]:
+    """Raw, rd, and rd with random directions of the residuals, with the level's columns each."""
+    assert job.fitted is not None
+    head, names = job.fitted.head, list(job.levels)
+    level = names[-1] if level is None else level
+    check_choice("sae.level", level, tuple(names[1:]))
+    at = names.index(level)
+    width, inner = head.dims[at], head.dims[at - 1]
+    [random] = build(["random_residual"], job.fitted, seed=job.options.seed)
+    return {
+        f"raw {level}": Mapped(member_map(head, at), width),
+        f"rd {level}": Mapped(affine_of(head), width, inner),
+        "random directions": Mapped(random.map, width, inner),
+    }
+
+
+def _annotations(
+    job: TaskJob, proteins: Proteins, unit: Literal["residue", "protein"]
+) -> dict[str, Annotation]:
+    """Classes of the tasks, and the terms of a table."""
+    found: dict[str, Annotation] = {}
+    _, place = proteins_of(job.tasks)
+    for task in job.tasks:
+        if task.kind == "number" or (task.unit == "residue" and unit == "protein"):
+            continue
+        of = _labels(task, place)
+        terms = sorted(set(chain.from_iterable(set(o[o != ""]) for o in of.values())))
+        number = {term: i for i, term in enumerate(terms)}
+        codes = {p: np.array([number.get(t, -1) for t in o], np.int64) for p, o in of.items()}
+        if task.unit == "residue":
+            own = [codes.get(p) for p in range(len(proteins.ids))]
+            found[task.name] = ResidueLabels(terms, own)
+        else:
+            none = np.zeros(0, np.int64)
+            each = [codes.get(p, none) for p in range(len(proteins.ids))]
+            found[task.name] = ProteinTerms(terms, terms, [c[c >= 0] for c in each])
+    path = job.options.sae.annotations
+    if path is not None:
+        graph = None if job.options.sae.obo is None else read_obo(job.options.sae.obo)
+        found[Path(path).name.split(".")[0]] = read_terms(path, proteins, graph=graph)
+    elif job.options.sae.obo is not None:
+        raise InputError("sae.obo is the graph of the terms of sae.annotations; give both")
+    if not found:
+        raise InputError(
+            "nothing to test the features of autoencoders for: these tasks are numbers or of "
+            "residues; give tasks of classes, or sae.annotations"
+        )
+    return found
+
+
+def _labels(task: Task, place: dict[tuple[str, int], int]) -> dict[int, np.ndarray]:
+    """By protein, the class of each of its rows as a word; "" where it does not count."""
+    return {place[task.name, i]: words_of(task, i) for i in range(len(task))}
+
+
+def words_of(task: Task, i: int) -> np.ndarray:
+    """The class of each row of a protein, labels joined by "+"; "" where it does not count."""
+    target = task.targets[i]
+    if task.kind == "classes":
+        names = np.array([*task.names, ""], dtype=object)
+        return names[target]
+    words = [
+        ""
+        if (row < 0).any()
+        else "+".join(n for n, on in zip(task.names, row, strict=True) if on) or NONE
+        for row in target
+    ]
+    return np.array(words, dtype=object)
