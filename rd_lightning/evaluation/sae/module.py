@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from jaxtyping import Float
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
