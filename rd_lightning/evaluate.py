@@ -47,6 +47,7 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
     from .evaluation.facts import facts
     from .evaluation.job import EvaluateJob
     from .evaluation.output import write_outputs
+    from .evaluation.tasks.analyses import check_analyses
     from .evaluation.tasks.facts import facts as task_facts
     from .evaluation.tasks.job import TaskJob
     from .evaluation.tasks.output import write_task_outputs
@@ -61,6 +62,8 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
     if job.runs_models:
         memory = memory_fact(job.placement, job.offload, has_levels=False)
         print_facts(console, [("memory", memory)])
+    if isinstance(job, TaskJob):
+        check_analyses(job)
     job.prepare()
     if isinstance(job, EvaluateJob):
         advice = write_outputs(job, _score(job), folder)
@@ -154,13 +157,18 @@ def _score_tasks(job: TaskJob) -> list[KeptTask]:
 def _analyse(job: TaskJob, folder: Path, console: Console) -> None:
     """What the directions mean, where it was asked for."""
     from .display.console import residue_progress
-    from .evaluation.tasks.analyses import run_energy, run_sae
+    from .evaluation.tasks.analyses import (
+        num_energy_residues,
+        num_sae_rows,
+        run_energy,
+        run_sae,
+    )
     from .runtime.stopping import stop_if_told
 
     with residue_progress() as progress:
 
-        def told(name: str) -> Callable[[int], None]:
-            bar = progress.add_task(name, total=None)
+        def told(name: str, total: int, unit: str) -> Callable[[int], None]:
+            bar = progress.add_task(name, total=total, unit=unit)
 
             def advance(number: int) -> None:
                 stop_if_told()
@@ -169,9 +177,9 @@ def _analyse(job: TaskJob, folder: Path, console: Console) -> None:
             return advance
 
         if job.options.energy:
-            run_energy(job, folder, told("energy"))
+            run_energy(job, folder, told("energy", num_energy_residues(job), "residues"))
         if job.options.sae.enabled:
-            run_sae(job, folder, told("autoencoders"))
+            run_sae(job, folder, told("autoencoders", num_sae_rows(job), "rows"))
     if job.options.energy:
         console.print(f"what each level adds: {folder}/energy.png", soft_wrap=True)
     if job.options.sae.enabled:

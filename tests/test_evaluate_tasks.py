@@ -334,3 +334,70 @@ def test_the_job_is_told_where_it_stopped(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(job_module, "score_task", real)
     assert run_here(main, folder, "rd-evaluate", *command)[0] == 0
     assert set(pd.read_parquet(tmp_path / "o" / "results.parquet")["task"]) == {"polar", "size"}
+
+
+@pytest.fixture(scope="module")
+def three_levels(folder) -> Path:
+    """A fit with three levels, beside the other one."""
+    words = ("rd-fit", "data.fasta=x.fasta", "data.heldout=0.2", "out=fit3")
+    status, said = run_here(fit_main, folder, *words)
+    assert status == 0, said
+    return folder
+
+
+MEANING = (
+    *("fit=fit3", "tasks=[tasks/structure,tasks/size.csv]", "representations=[rd]"),
+    *("num_resamples=50", "num_folds=3", "energy=true", "sae.enabled=true"),
+    *("sae.num_features=64", "sae.k=8", "sae.epochs=2"),
+)
+
+
+def test_what_the_directions_mean(three_levels, monkeypatch):
+    status, said = run_here(main, three_levels, "rd-evaluate", *MEANING, "out=meaning")
+    assert status == 0, said
+    out = three_levels / "meaning"
+    energy = pd.read_parquet(out / "energy.parquet")
+    assert set(energy["classes"]) == {"amino acid", "structure"}
+    assert set(energy["level"]) == {"200K", "800K"}
+    sums = energy.groupby(["classes", "class"])["mean"].sum()
+    assert np.allclose(sums, 1, atol=1e-6)
+    every = energy.loc[(energy["class"] == "all") & (energy["classes"] == "structure")]
+    assert set(every["residues"]) == {sum(len(s) - 1 for _, s in records(60))}
+    for name in (
+        "energy.png",
+        "energy_structure.png",
+        "sae/sae.md",
+        "sae/sae.png",
+        "sae/features.html",
+    ):
+        assert (out / name).stat().st_size > 0, name
+    measures = pd.read_parquet(out / "sae" / "sae_measures.parquet")
+    assert set(measures["representation"]) == {"raw 800K", "rd 800K", "random directions"}
+    assert set(measures["seed"]) == {0, 1, 2}
+    assert set(measures["annotation"]) == {"", "structure", "size"}
+    # Again: nothing is trained; with another setting it is.
+    monkeypatch.setattr("rd_lightning.evaluation.tasks.analyses.analyse", None)
+    assert run_here(main, three_levels, "rd-evaluate", *MEANING, "out=meaning")[0] == 0
+    with pytest.raises(TypeError):
+        run_here(main, three_levels, "rd-evaluate", *MEANING, "sae.k=4", "out=meaning")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("fit=fit", "energy=true"), "pooling=energy compares"),
+        (("energy=true",), "energy=true needs a fit"),
+        (("fit=fit", "sae.enabled=true", "sae.level=50K"), "sae.level"),
+        (("fit=fit", "sae.enabled=true", "sae.unit=word"), "sae.unit"),
+        (("fit=fit", "sae.enabled=true", "sae.seeds=[0,1]"), "seeds"),
+        (("fit=fit", "sae.enabled=true", "sae.unit=protein"), "nothing to test the features"),
+        (("fit=fit", "sae.enabled=true", "sae.annotations=none.tsv"), "none.tsv"),
+        (("fit=fit", "assays=x.csv", "sae.enabled=true"), "sae.enabled is of tasks"),
+    ],
+)
+def test_what_the_analyses_refuse(folder, words, said):
+    tasks = () if any(w.startswith("assays") for w in words) else ("tasks=tasks/structure",)
+    options = (*words, *tasks, "representations=[raw]", "num_resamples=5", "out=refused_too")
+    if "fit=fit" not in words:
+        options = tuple(w for w in options if not w.startswith("representations"))
+    assert said in refused(folder, *options)

@@ -52,6 +52,9 @@ class EvaluateJob(Models):
         self.options, self.folder = options, RunFolder(folder)
         if options.assays is None:
             raise InputError("assays is missing; name a CSV file or a folder: assays=x.csv")
+        for name, asked in (("energy", options.energy), ("sae.enabled", options.sae.enabled)):
+            if asked:
+                raise InputError(f"{name} is of tasks; leave it out, or give tasks=PATH")
         self.names = listed(options.representations)
         for name in self.names:
             check_choice("representations", name, (*BUILDERS, ONE_HOT))

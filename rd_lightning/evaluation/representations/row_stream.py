@@ -160,6 +160,22 @@ class ModelRows:
         raise InputError(f"NaN or infinity in the embedding of {self.id(protein)}; fix the weights")
 
 
+class HeldRows:
+    """Rows in memory: few ones, such as means of proteins, that are read often."""
+
+    def __init__(self, stream: RowStream, proteins: Sequence[int]) -> None:
+        self.width = stream.width
+        self._rows = {p: rows for b in stream.batches(proteins) for p, rows in b.of_each()}
+
+    def batches(
+        self, proteins: Sequence[int], generator: torch.Generator | None = None
+    ) -> Iterator[RowBatch]:
+        """All in one batch."""
+        order = _ordered(proteins, generator)
+        rows = [self._rows[p] for p in order]
+        yield RowBatch(order, [len(own) for own in rows], torch.cat(rows))
+
+
 class KeptRows:
     """Rows in a file, for what reads them several times; a batch of them is in memory at a time.
 
@@ -218,9 +234,7 @@ class KeptRows:
         Raises:
             InputError: the file is damaged or gone.
         """
-        order = list(proteins)
-        if generator is not None:
-            order = [order[i] for i in torch.randperm(len(order), generator=generator).tolist()]
+        order = _ordered(proteins, generator)
         try:
             with h5py.File(self.path, "r") as file:
                 dataset: Any = file[_ROWS]
@@ -248,3 +262,11 @@ class KeptRows:
             rows += length
         if group:
             yield group
+
+
+def _ordered(proteins: Sequence[int], generator: torch.Generator | None) -> list[int]:
+    """As they are; shuffled where a generator is given."""
+    order = list(proteins)
+    if generator is None:
+        return order
+    return [order[i] for i in torch.randperm(len(order), generator=generator).tolist()]

@@ -7,32 +7,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ...embedding.energy import ENERGY, check_energy
 from ...embedding.plan import EmbedSettings
 from ...errors import InputError, check_choice
 from ...runtime.files import read_json, write_json
 from ...runtime.precision import autocast
+from ...runtime.provenance import digest_of
 from ..energy import Residues, energy_by_class
+from ..options import FeatureOptions
 from ..report.energy import save_energy_by_class_picture
 from ..representations.affine import affine_of
 from ..representations.baselines import build, member_map
-from ..representations.row_stream import ModelRows, RowBatch, RowStream
+from ..representations.row_stream import HeldRows, ModelRows, RowBatch, RowStream
 from ..run_folder import write_frame
 from ..sae.analysis import analyse
 from ..sae.annotations import Annotation, Proteins, ProteinTerms, ResidueLabels, read_terms
 from ..sae.ontology import read_obo
-from ..sae.options import SAEOptions
-from ..sae.output import SUMMARY, write_sae
+from ..sae.options import SAEOptions, given
+from ..sae.output import write_sae
 from ..sae.stream import Mapped
 from .job import TaskJob
-from .task import Task
+from .task import Task, Unit
 
-ENERGY, ENERGY_PICTURE, SAE, RUN = "energy.parquet", "energy.png", "sae", "run.json"
+ENERGIES, ENERGY_PICTURE, SAE, RUN = "energy.parquet", "energy.png", "sae", "run.json"
 AMINO_ACID, NONE = "amino acid", "none"
 
 
@@ -42,10 +44,9 @@ def run_energy(job: TaskJob, folder: Path, on_residues: Callable[[int], None]) -
     :func:`rd_lightning.evaluation.energy.energy_by_class`).
 
     Raises:
-        InputError: there is no fit, or it has fewer than three levels.
+        InputError: see :func:`check_analyses`.
     """
-    if job.fitted is None:
-        raise InputError("energy=true needs a fit: fit=rd-fit/...")
+    assert job.fitted is not None
     head, map_ = job.fitted.head, affine_of(job.fitted.head)
     proteins, place = proteins_of(job.tasks)
     rows = _Stream(_rows(job, proteins, "residue", on_residues), len(proteins.ids))
@@ -71,7 +72,7 @@ def run_energy(job: TaskJob, folder: Path, on_residues: Callable[[int], None]) -
         table = energy_by_class(head, found, **options)
         tables.append(table.assign(classes=name))
     frame = pd.concat(tables, ignore_index=True)
-    write_frame(frame, folder / ENERGY)
+    write_frame(frame, folder / ENERGIES)
     for name, own in frame.groupby("classes", sort=False):
         path = folder / (ENERGY_PICTURE if name == AMINO_ACID else f"energy_{name}.png")
         save_energy_by_class_picture(own, path, title=f"What each level adds, by {name}")
@@ -83,37 +84,77 @@ def run_sae(job: TaskJob, folder: Path, on_rows: Callable[[int], None]) -> None:
     :func:`rd_lightning.evaluation.sae.analysis.analyse`. Not again where it is there already.
 
     Raises:
-        InputError: there is no fit, no such level, nothing to test for, or see ``analyse``.
+        InputError: see :func:`check_analyses` and ``analyse``.
     """
+    assert job.fitted is not None
     settings = job.options.sae
-    if job.fitted is None:
-        raise InputError("sae.enabled=true needs a fit: fit=rd-fit/...")
-    check_choice("sae.unit", settings.unit, ("residue", "protein"))
-    unit: Literal["residue", "protein"] = "residue" if settings.unit == "residue" else "protein"
-    given = {key: value for key, value in asdict(settings).items() if value is not None}
-    chosen = {key: given[key] for key in ("num_features", "k", "seeds", "epochs") if key in given}
-    options = SAEOptions(level=unit, **chosen)
+    unit, options = _options_of(settings)
     proteins, _ = proteins_of(job.tasks)
-    annotations = _annotations(job, proteins, unit)
-    identity = {
-        "head": job.manifest["head"],
-        "settings": {**given, "proteins": len(proteins.ids), "annotations": list(annotations)},
-    }
+    annotations = annotations_of(job.tasks, settings, proteins, unit)
+    set_ = {key: value for key, value in asdict(settings).items() if value is not None}
+    about = {"proteins": digest_of([proteins.ids, proteins.sequences], num_bytes=8)}
+    identity = {"head": job.fitted.head.digest(), "seed": job.options.seed, **set_, **about}
+    identity = json.loads(json.dumps({**identity, "annotations": list(annotations)}))
     there = folder / SAE / RUN
-    written = (folder / SAE / SUMMARY).exists() and there.exists()
-    if written and read_json(there, "remove it") == json.loads(json.dumps(identity)):
+    if there.exists() and read_json(there, "remove it") == identity:
         return
+    rows: RowStream = _rows(job, proteins, unit, lambda residues: None)
+    if unit == "protein":  # few rows, read a hundred times
+        rows = HeldRows(rows, range(len(proteins.ids)))
     result = analyse(
-        _Stream(_rows(job, proteins, unit, lambda residues: None), len(proteins.ids)),
+        _Stream(rows, len(proteins.ids)),
         _maps(job, settings.level),
         annotations,
         proteins,
         options,
+        # Those of the fit are of residues.
+        moments=job.fitted.moments if unit == "residue" else None,
         device=job.device,
         on_rows=on_rows,
     )
     write_sae(result, folder / SAE)
-    write_json(there, identity)
+    write_json(there, identity)  # last: it says that the rest is there
+
+
+def check_analyses(job: TaskJob) -> None:
+    """What can be known to go wrong before anything is scored.
+
+    Raises:
+        InputError: there is no fit or no such level, a setting cannot be, or there is nothing to
+            test features for.
+    """
+    settings, levels = job.options.sae, list(job.levels)
+    for name, asked in (("energy", job.options.energy), ("sae.enabled", settings.enabled)):
+        if asked and job.fitted is None:
+            raise InputError(f"{name}=true needs a fit: fit=rd-fit/...")
+    if job.options.energy:
+        check_energy((ENERGY,), levels)
+    if settings.enabled:
+        if settings.level is not None:
+            check_choice("sae.level", settings.level, tuple(levels[1:]))
+        unit, _ = _options_of(settings)
+        annotations_of(job.tasks, settings, proteins_of(job.tasks)[0], unit)
+
+
+def num_energy_residues(job: TaskJob) -> int:
+    """What :func:`run_energy` counts to."""
+    return sum(map(len, proteins_of(job.tasks)[0].sequences))
+
+
+def num_sae_rows(job: TaskJob) -> int:
+    """What :func:`run_sae` counts to: every pass over the rows."""
+    unit, options = _options_of(job.options.sae)
+    proteins, _ = proteins_of(job.tasks)
+    if unit == "protein":
+        return len(proteins.ids) * (given(options.epochs) + 2)
+    return sum(map(len, proteins.sequences)) * (given(options.epochs) + 1)
+
+
+def _options_of(settings: FeatureOptions) -> tuple[Unit, SAEOptions]:
+    check_choice("sae.unit", settings.unit, ("residue", "protein"))
+    unit: Unit = "residue" if settings.unit == "residue" else "protein"
+    chosen = {key: getattr(settings, key) for key in ("num_features", "k", "seeds", "epochs")}
+    return unit, SAEOptions(level=unit, **{k: v for k, v in chosen.items() if v is not None})
 
 
 def proteins_of(tasks: Sequence[Task]) -> tuple[Proteins, dict[tuple[str, int], int]]:
@@ -144,7 +185,7 @@ class _Stream:
 def _rows(
     job: TaskJob,
     proteins: Proteins,
-    unit: Literal["residue", "protein"],
+    unit: Unit,
     on_residues: Callable[[int], None],
 ) -> ModelRows:
     return ModelRows(
@@ -164,7 +205,6 @@ def _maps(job: TaskJob, level: str | None) -> dict[str, Mapped]:
     assert job.fitted is not None
     head, names = job.fitted.head, list(job.levels)
     level = names[-1] if level is None else level
-    check_choice("sae.level", level, tuple(names[1:]))
     at = names.index(level)
     width, inner = head.dims[at], head.dims[at - 1]
     [random] = build(["random_residual"], job.fitted, seed=job.options.seed)
@@ -175,13 +215,17 @@ def _maps(job: TaskJob, level: str | None) -> dict[str, Mapped]:
     }
 
 
-def _annotations(
-    job: TaskJob, proteins: Proteins, unit: Literal["residue", "protein"]
+def annotations_of(
+    tasks: Sequence[Task], settings: FeatureOptions, proteins: Proteins, unit: Unit
 ) -> dict[str, Annotation]:
-    """Classes of the tasks, and the terms of a table."""
+    """Classes of the tasks, and the terms of a table.
+
+    Raises:
+        InputError: there are none, or the table or the graph cannot be read.
+    """
     found: dict[str, Annotation] = {}
-    _, place = proteins_of(job.tasks)
-    for task in job.tasks:
+    _, place = proteins_of(tasks)
+    for task in tasks:
         if task.kind == "number" or (task.unit == "residue" and unit == "protein"):
             continue
         of = _labels(task, place)
@@ -195,11 +239,11 @@ def _annotations(
             none = np.zeros(0, np.int64)
             each = [codes.get(p, none) for p in range(len(proteins.ids))]
             found[task.name] = ProteinTerms(terms, terms, [c[c >= 0] for c in each])
-    path = job.options.sae.annotations
+    path = settings.annotations
     if path is not None:
-        graph = None if job.options.sae.obo is None else read_obo(job.options.sae.obo)
+        graph = None if settings.obo is None else read_obo(settings.obo)
         found[Path(path).name.split(".")[0]] = read_terms(path, proteins, graph=graph)
-    elif job.options.sae.obo is not None:
+    elif settings.obo is not None:
         raise InputError("sae.obo is the graph of the terms of sae.annotations; give both")
     if not found:
         raise InputError(

@@ -11,7 +11,12 @@ from rd_lightning.data.windows import overlapping_windows
 from rd_lightning.embedding.plan import EmbedSettings
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.representations import row_stream
-from rd_lightning.evaluation.representations.row_stream import KeptRows, ModelRows, RowBatch
+from rd_lightning.evaluation.representations.row_stream import (
+    HeldRows,
+    KeptRows,
+    ModelRows,
+    RowBatch,
+)
 from rd_lightning.families.backbone import load_backbones
 from rd_lightning.families.esm2 import esm_tokenizer
 
@@ -98,6 +103,17 @@ def test_kept_rows_are_the_same_in_any_order(tmp_path, unit, monkeypatch):
         for s in (0, 0, 1)
     ]
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_held_rows_are_the_same():
+    sequences = random_sequences(9, 5)
+    models = model_rows(sequences, "protein")
+    held = HeldRows(models, range(9))
+    expected = by_protein(models.batches(range(9)))
+    for generator in (None, torch.Generator().manual_seed(0)):
+        [batch] = held.batches([1, 3, 4, 8], generator)
+        assert (batch.proteins == [1, 3, 4, 8]) == (generator is None)
+        assert all(torch.equal(rows, expected[p]) for p, rows in batch.of_each())
 
 
 def test_what_is_kept_is_read_again_and_told_by_what_it_is_of(tmp_path, monkeypatch):
