@@ -90,7 +90,7 @@ def test_a_probe_is_what_it_is_alone():
 
 
 def test_the_penalty_and_the_epoch_are_those_of_the_validation_rows():
-    """Few rows of noise: what is learnt does not hold on other rows, so the most is left unlearnt."""
+    """Few rows of noise: what is learnt does not hold on others, so the largest penalty is best."""
     generator = torch.Generator().manual_seed(0)
     x, x_val = (torch.randn(n, D, generator=generator) for n in (40, 400))
     y, y_val = (
