@@ -20,6 +20,7 @@ PATHS: dict[str, tuple[str, ...]] = {
         "out",
         "fit",
         "assays",
+        "data.folder",
         "reference",
         "cache",
         "family.weights",
