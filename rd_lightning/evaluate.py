@@ -45,7 +45,7 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
     from .display.console import plain_console
 
     console, options = plain_console(), _options(config)
-    if config.preset is None and config.data.folder is None:
+    if config.preset is None and config.preset_data is None:
         _run(console, _job(options, folder), folder)
     else:
         _paper(console, options, config, folder)
@@ -96,7 +96,7 @@ def _paper(console: Console, options: EvaluateOptions, config: DictConfig, folde
     from .evaluation.report.published import PAPER_SUMMARY, write_paper
 
     chosen = is_given("representations")
-    found = plan(options, config.preset, config.data.folder, representations_given=chosen)
+    found = plan(options, config.preset, config.preset_data, representations_given=chosen)
     for part in found.absent:
         console.print(part, soft_wrap=True)
     # All are made before one is run: hours later is too late to hear of a broken file.

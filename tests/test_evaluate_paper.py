@@ -80,7 +80,7 @@ def test_two_runs_and_one_page(folder):
     for name in ("assays", "tasks"):
         assert (folder / "out" / name / "summary.md").is_file()
         settings = json.loads((folder / "out" / name / "run.json").read_text())["settings"]
-        assert not {"preset", "data"} & set(settings)  # earlier runs have none
+        assert not {"preset", "preset_data"} & set(settings)  # earlier runs have none
     page = (folder / "out" / "paper.md").read_text()
     for part in ("Not run: tasks/secondary_structure8/", "No level of yours (mini)", "0.855*"):
         assert part in page

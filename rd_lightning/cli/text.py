@@ -20,7 +20,7 @@ PATHS: dict[str, tuple[str, ...]] = {
         "out",
         "fit",
         "assays",
-        "data.folder",
+        "preset_data",
         "reference",
         "cache",
         "family.weights",
