@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli.command import output_folder, plain, run_command
+from .cli.command import is_given, output_folder, plain, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from .evaluation.job import EvaluateJob, Scored
     from .evaluation.options import EvaluateOptions
+    from .evaluation.report.published import Yours
     from .evaluation.tasks.folder import KeptTask
     from .evaluation.tasks.job import TaskJob
 
@@ -42,19 +43,33 @@ def evaluate(config: DictConfig) -> None:
 
 def _evaluate_in(folder: Path, config: DictConfig) -> None:
     # Here, not above: --help and a typo should not wait for torch.
-    from .display.console import plain_console, print_facts
+    from .display.console import plain_console
+
+    console, options = plain_console(), _options(config)
+    if config.preset is None and config.preset_data is None:
+        _run(console, _job(options, folder), folder)
+    else:
+        _paper(console, options, config, folder)
+
+
+def _job(options: EvaluateOptions, folder: Path) -> EvaluateJob | TaskJob:
+    from .evaluation.job import EvaluateJob
+    from .evaluation.tasks.job import TaskJob
+
+    return (EvaluateJob if options.tasks is None else TaskJob)(options, folder)
+
+
+def _run(console: Console, job: EvaluateJob | TaskJob, folder: Path) -> list[KeptTask]:
+    """Score and write all of a job; what was kept of its tasks."""
+    from .display.console import print_facts
     from .embedding.preflight import memory_fact
     from .evaluation.facts import facts
     from .evaluation.job import EvaluateJob
     from .evaluation.output import write_outputs
     from .evaluation.tasks.analyses import check_analyses
     from .evaluation.tasks.facts import facts as task_facts
-    from .evaluation.tasks.job import TaskJob
     from .evaluation.tasks.output import write_task_outputs
 
-    console = plain_console()
-    options = _options(config)
-    job = (EvaluateJob if options.tasks is None else TaskJob)(options, folder)
     if job.folder.resumes(job.manifest):
         console.print(f"resuming in {folder}", soft_wrap=True)
     said = facts(job) if isinstance(job, EvaluateJob) else task_facts(job)
@@ -62,18 +77,44 @@ def _evaluate_in(folder: Path, config: DictConfig) -> None:
     if job.runs_models:
         memory = memory_fact(job.placement, job.offload, has_levels=False)
         print_facts(console, [("memory", memory)])
-    if isinstance(job, TaskJob):
+    if not isinstance(job, EvaluateJob):
         check_analyses(job)
     job.prepare()
+    kept = []
     if isinstance(job, EvaluateJob):
         advice = write_outputs(job, _score(job), folder)
     else:
-        advice = write_task_outputs(job, _score_tasks(job), folder)
+        kept = _score_tasks(job)
+        advice = write_task_outputs(job, kept, folder)
         _analyse(job, folder, console)
     for sentence in advice:
         console.print(sentence, soft_wrap=True)
     console.print(f"tables and pictures: {folder}/summary.md", soft_wrap=True)
     console.print(f"all numbers: {folder}/results.parquet", soft_wrap=True)
+    return kept
+
+
+def _paper(console: Console, options: EvaluateOptions, config: DictConfig, folder: Path) -> None:
+    """The paper's evaluation: a run on assays, one on tasks, and a table of both."""
+    from .evaluation.job import EvaluateJob
+    from .evaluation.paper import of_assays, of_tasks, plan
+    from .evaluation.report.published import PAPER_SUMMARY, write_paper
+
+    chosen = is_given("representations")
+    found = plan(options, config.preset, config.preset_data, representations_given=chosen)
+    for part in found.absent:
+        console.print(part, soft_wrap=True)
+    # All are made before one is run: hours later is too late to hear of a broken file.
+    jobs = {name: _job(own, folder / name) for name, own in found.runs.items()}
+    yours: list[Yours] = []
+    family = ""
+    for name in found.runs:
+        job, own = jobs.pop(name), folder / name  # its models go with it
+        kept, family = _run(console, job, own), job.family.name
+        is_of_assays = isinstance(job, EvaluateJob)
+        yours += of_assays(job, own) if is_of_assays else of_tasks(job, kept, own)
+    write_paper(folder, yours, family=family, absent=found.absent, runs=list(found.runs))
+    console.print(f"beside the paper's figures: {folder}/{PAPER_SUMMARY}", soft_wrap=True)
 
 
 def _options(config: DictConfig) -> EvaluateOptions:

@@ -48,6 +48,7 @@ ALIASES: dict[str, dict[str, str]] = {
     "embed": {**{f"data.{key}": key for key in _EMBED_HAS}, "target": "level", **_RUN},
     "evaluate": {
         **{f"data.{key}": key for key in _EVALUATE_HAS},
+        "data": "preset_data",  # data alone is a group of conf/, of rd-fit
         "trainer": "device",
         "trainer.precision": "precision",
         "weights": "family.weights",

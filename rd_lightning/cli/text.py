@@ -20,6 +20,7 @@ PATHS: dict[str, tuple[str, ...]] = {
         "out",
         "fit",
         "assays",
+        "preset_data",
         "reference",
         "cache",
         "family.weights",

@@ -48,6 +48,7 @@ from ..conftest import clean_environment, family_rows
         ("merge", ["a/b.safetensors"], ["a/b.safetensors"]),
         ("evaluate", ["trainer=gpu", "weights=DIR"], ["device=cuda", "family.weights=DIR"]),
         ("evaluate", ["device=cuda:1"], ["device=cuda:1"]),
+        ("evaluate", ["data=a b"], ['preset_data="a b"']),  # data is a group of conf/
     ],
 )
 def test_the_command_line_in_the_configurations_words(command, given, expected):

@@ -70,7 +70,9 @@ def _figure(
         axes.set_title(f"{task}: {METRIC_NAMES[metric]} ({probe})", fontsize=10)
         axes.grid(color="0.92", lw=0.8)
         _draw(axes, part, own.loc[own["metric"] == metric], levels)
-    figure.suptitle("Score by width of the embedding; band and bars: 95% intervals of rd and raw")
+    end = "\n" if columns == 1 else " "  # one panel is narrower than the title
+    about = "band and bars: 95% intervals of rd and raw"
+    figure.suptitle(f"Score by width of the embedding;{end}{about}")
     return figure
 
 
