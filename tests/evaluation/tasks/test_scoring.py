@@ -20,16 +20,9 @@ from rd_lightning.evaluation.representations.sequence_rows import SequenceRows
 from rd_lightning.evaluation.statistics.predictions import Side
 from rd_lightning.evaluation.statistics.protein_bootstrap import resample_task
 from rd_lightning.evaluation.statistics.task_metrics import task_metrics
+from rd_lightning.evaluation.tasks.probe_fits import Head, Source, probes_of
 from rd_lightning.evaluation.tasks.reading import read_tasks
-from rd_lightning.evaluation.tasks.scoring import (
-    Head,
-    Source,
-    TaskScored,
-    num_fits,
-    probes_of,
-    reads_often,
-    score_task,
-)
+from rd_lightning.evaluation.tasks.scoring import TaskScored, num_fits, reads_often, score_task
 from rd_lightning.evaluation.tasks.splits import TaskSplit, splits_of
 from rd_lightning.evaluation.tasks.task import TEST, TRAIN, VALIDATION, Task
 from rd_lightning.evaluation.tasks.task_moments import roles_of
