@@ -172,7 +172,7 @@ class Probe(nn.Module):
     """A network of the scaled columns of a representation, and when it is to stop."""
 
     shift: Tensor
-    matrix: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -197,7 +197,9 @@ class Probe(nn.Module):
         constant = variance <= _ROUNDING * variance.max() if width else variance.bool()
         factor = torch.where(constant, 0.0, variance.clamp_min(1e-300).rsqrt())
         self.register_buffer("shift", mean[self.needed].float())
-        self.register_buffer("matrix", (columns * factor).float())
+        # Columns of H as they are need no product of matrices.
+        scale = columns.diagonal() * factor if _is_diagonal(columns) else columns * factor
+        self.register_buffer("scale", scale.float())
         self.unit = (0.0, 1.0)
         if kind == "number":
             deviation = float(scatter[-1, -1] / moments.num_rows) ** 0.5
@@ -214,8 +216,8 @@ class Probe(nn.Module):
 
     def forward(self, rows: Float[Tensor, "n D"], lengths: Sequence[int]) -> Float[Tensor, "n C"]:
         """Logits, or numbers less their training mean, in units of their deviation."""
-        h = rows[:, self.needed].to(self.matrix)
-        return self.network((h - self.shift) @ self.matrix, lengths)
+        h = rows[:, self.needed].to(self.scale) - self.shift
+        return self.network(h * self.scale if self.scale.ndim == 1 else h @ self.scale, lengths)
 
     def losses(self, batch: LabelledProteins) -> Float[Tensor, " known"]:
         """Of each row with a target."""
@@ -260,6 +262,10 @@ class Probe(nn.Module):
     def predict(self, rows: Float[Tensor, "n D"]) -> Float64[Tensor, "n C"]:
         """See :class:`NetworkFit`."""
         mean, deviation = self.unit
-        with torch.no_grad(), true_float32(self.matrix.device.type):
-            found = self(rows.to(self.matrix.device), [len(rows)])
+        with torch.no_grad(), true_float32(self.scale.device.type):
+            found = self(rows.to(self.scale.device), [len(rows)])
         return (found.double() * deviation + mean).to(rows.device)
+
+
+def _is_diagonal(matrix: Tensor) -> bool:
+    return matrix.shape[0] == matrix.shape[1] and torch.equal(matrix, matrix.diagonal().diag())

@@ -17,7 +17,7 @@ from rd_lightning.evaluation.probes.network import (
     NetworkFit,
     network_probes,
 )
-from rd_lightning.evaluation.representations.affine import columns_of
+from rd_lightning.evaluation.representations.affine import AffineMap, columns_of
 
 D = 4
 QUICK = NetworkSettings(learning_rate=2e-2, max_epochs=15, patience=5, proteins_per_step=20)
@@ -268,6 +268,24 @@ def test_nothing_to_learn_from():
     spoilt = [rows * torch.nan for rows in validation.rows]
     with pytest.raises(InputError, match="^the loss of a network is not finite; lower its"):
         fitted(train, validation._replace(rows=spoilt), settings=SHORT)
+
+
+def test_a_map_of_the_columns_is_a_network_of_the_columns_it_makes():
+    """Mixed back by a rotation, the columns are what they were, and so is the network."""
+    train, validation = drawn(20, 29), drawn(10, 30)
+    turn = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(0)).double())[
+        0
+    ]
+    mixed = [
+        of._replace(rows=[(rows.double() @ turn).float() for rows in of.rows])
+        for of in (train, validation)
+    ]
+    back = AffineMap(turn.mT.contiguous(), torch.full((D,), 3.0, dtype=torch.float64))
+    [[own]] = fitted(train, validation, settings=SHORT)
+    [[same]] = fitted(*mixed, maps=[(back, (D,))], settings=SHORT)
+    # Columns to float32 of rows of size 16 (1e-6), over a few steps of AdamW of 1e-2.
+    found, expected = predicted(same, mixed[1]), predicted(own, validation)
+    assert torch.allclose(found, expected, atol=1e-3)
 
 
 def test_no_width_is_no_network():
