@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "fitting.module",
         "fitting.datamodule",
         "fitting.checkpoint",
+        "evaluation.probes.network",
         "evaluation.sae.module",
         "fitting.preflight",
         "cli.trainer",

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from tempfile import TemporaryDirectory
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from jaxtyping import Float
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ...errors import InputError
+from ..trainer import fit_quietly
 from .autoencoder import TopKAutoencoder
 from .stream import RowStream, ShuffledRows, Standardised
-
-_NOISE = ("GPU available", "TPU available", "LOCAL_RANK", "`Trainer", "HPU available", "💡")
 
 
 class Coder(NamedTuple):
@@ -106,48 +100,14 @@ def train(
         InputError: an embedding or a loss is NaN or infinite, or the stream gives no row.
     """
     device = torch.device(device)
-    accelerator = {"cuda": "gpu"}.get(device.type, device.type)
-    devices = [device.index or 0] if device.type == "cuda" else 1
     rows = ShuffledRows(stream, buffer_rows=buffer_rows, rows_per_step=rows_per_step, seed=seed)
     module = SAEModule(coders, learning_rate=learning_rate)
     # The loader draws a number when it begins, from this generator and not from torch's own.
     loader = DataLoader(rows, batch_size=None, generator=torch.Generator().manual_seed(seed))
-    # An empty folder: Lightning resumes from a scheduled job's checkpoint where it finds one.
-    with _quiet(), TemporaryDirectory() as empty:
-        trainer = L.Trainer(
-            default_root_dir=empty,
-            plugins=[LightningEnvironment()],  # one process, whatever scheduler started it
-            max_epochs=epochs,
-            accelerator=accelerator,
-            devices=devices,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer._signal_connector.register_signal_handlers = lambda: None  # a command has its own
-        trainer.fit(module, loader)
+    fit_quietly(module, loader, max_epochs=epochs, device=device)
     module.cpu().eval()
     for name, (_, autoencoder) in coders.items():
         if not int(autoencoder.rows_seen):
             raise InputError("the stream gives no rows; give proteins to train on")
         if not all(p.isfinite().all() for p in autoencoder.parameters()):
             raise InputError(f"{name}: the training diverged; lower learning_rate={learning_rate}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's words about devices, and its warnings about loaders without workers."""
-
-    def wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_NOISE)
-
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(wanted)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "(?s).*does not have many workers")
-            warnings.filterwarnings("ignore", "(?s).*LeafSpec")
-            yield
-    finally:
-        logger.removeFilter(wanted)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...families.family import chain_text
 from .job import TaskJob
+from .probe_fits import why_not
 from .task import Task
 
 _MOST_NAMED = 12
@@ -57,12 +58,19 @@ def notes(job: TaskJob) -> list[str]:
     """What a reader must know to read the tables right."""
     found = [
         "Every column of a representation is scaled by its training rows. A probe's setting (ridge "
-        "penalty, penalty and epochs of logistic regression) is the one of the least error on "
-        "validation rows; nothing is fitted or chosen on test proteins.",
+        "penalty, penalty and epochs of logistic regression, epochs of a network) is the one of "
+        "the least error on validation rows; nothing is fitted or chosen on test proteins.",
         "Baselines without a model: majority (the most frequent class, or the mean), amino_acid "
         "(the residue itself; of a protein its composition), one_hot_window (the residue and seven "
         "on each side).",
     ]
+    if set(job.probes) & {"cnn", "mlp"}:
+        found.append(
+            "Networks (cnn, mlp) are not linear: what they read of an embedding may be spread over "
+            "its columns in other ways. They are fitted at levels alone, and to the baselines."
+        )
+    for task in job.tasks:
+        found += [f"{task.name}: no {p}: {why}" for p in job.probes if (why := why_not(task, p))]
     if "ridge" in job.probes and any(task.kind == "labels" for task in job.tasks):
         found.append(
             "Of labels, ridge predicts numbers near their frequency, which for rare ones stay "

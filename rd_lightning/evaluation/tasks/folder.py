@@ -14,7 +14,7 @@ from ...errors import InputError, reason
 from ...runtime.files import read_tensors, safe_name, write_tensors
 from ...runtime.provenance import digest_of
 from ..run_folder import PARTS, PREDICTIONS, write_frame
-from .scoring import Head
+from .probe_fits import Head
 from .splits import TaskSplit
 from .task import Task
 

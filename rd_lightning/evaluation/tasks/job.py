@@ -24,18 +24,9 @@ from ..statistics.predictions import Side
 from ..statistics.task_contrasts import BASELINES
 from ..statistics.task_metrics import task_metrics
 from .folder import KeptTask, TaskFolder
+from .probe_fits import TASK_PROBES, Head, Source, TaskProbe, probes_of, why_not
 from .reading import read_tasks
-from .scoring import (
-    TASK_PROBES,
-    Head,
-    Source,
-    TaskProbe,
-    TaskScored,
-    num_fits,
-    probes_of,
-    reads_often,
-    score_task,
-)
+from .scoring import TaskScored, num_fits, reads_often, score_task
 from .splits import TaskSplit, splits_of
 from .task import Task
 
@@ -64,6 +55,10 @@ class TaskJob(Models):
         check_whole("num_folds", options.num_folds, least=2)
         super().__init__(options)
         self.tasks = read_tasks(options.tasks)
+        for probe in self._probes:
+            reasons = [why_not(task, probe) for task in self.tasks]
+            if probe == "cnn" and all(reasons):
+                raise InputError(f"{self.tasks[0].name}: {reasons[0]}")
         self.splits: dict[str, list[TaskSplit]] = {}
         self.split_notes: dict[str, str] = {}
         for task in self.tasks:

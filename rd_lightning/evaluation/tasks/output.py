@@ -26,7 +26,8 @@ from ..statistics.task_metrics import primary_metric
 from .facts import about, facts, notes
 from .folder import KeptTask
 from .job import TaskJob, side_of
-from .scoring import Head, truth_of
+from .probe_fits import Head
+from .scoring import truth_of
 
 RESULTS, SCORES, CONTRASTS = "results.parquet", "scores.parquet", "contrasts.parquet"
 CHOICES, SUMMARY, WIDTH = "choices.parquet", "summary.md", "width.png"

@@ -4,44 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from ..probes.logistic import Labelled, LogisticSettings, logistic_probes
-from ..probes.moment_ridge import Linear, ridge_from_moments
-from ..representations.baselines import Representation
+from ..probes.architectures import NetworkSettings
+from ..probes.logistic import LogisticSettings
+from ..probes.moment_ridge import Linear
 from ..representations.row_stream import RowStream
 from ..statistics.predictions import widening_of
 from ..statistics.task_metrics import Truth
+from .probe_fits import FITS, FitRequest, Head, Predictor, Source, TaskProbe, probes_of, widths_of
 from .splits import TaskSplit
 from .task import Task
 from .task_moments import TaskMoments, targets_of
 
-TaskProbe = Literal["ridge", "logistic"]
-TASK_PROBES: tuple[TaskProbe, ...] = get_args(TaskProbe)
 MAJORITY = "majority"
-
-
-class Head(NamedTuple):
-    """What made the scores of the test rows."""
-
-    probe: str
-    representation: str
-    level: str
-    """Whose representation the first ``width`` columns are; empty between levels and where no model
-    is needed."""
-    width: int
-
-
-class Source(NamedTuple):
-    """Rows, and the representations that are affine maps of them."""
-
-    rows: RowStream
-    representations: Sequence[Representation]
 
 
 @dataclass
@@ -57,21 +37,6 @@ class TaskScored:
     """What was chosen on validation rows: a row for each split and head."""
 
 
-def probes_of(task: Task, probes: Sequence[TaskProbe]) -> list[TaskProbe]:
-    """Those that a task can have: there is no logistic regression of numbers.
-
-    Raises:
-        InputError: none is left.
-    """
-    found: list[TaskProbe] = [p for p in probes if not (task.kind == "number" and p == "logistic")]
-    if not found:
-        raise InputError(
-            f"{task.name}: its targets are numbers, and logistic regression is of classes; use "
-            "probes=ridge"
-        )
-    return found
-
-
 def reads_often(probes: Sequence[str], splits: Sequence[TaskSplit]) -> bool:
     """Whether training rows are read more than once, and so are better kept."""
     return len(splits) > 1 or any(probe != "ridge" for probe in probes)
@@ -81,8 +46,12 @@ def num_fits(
     task: Task, splits: Sequence[TaskSplit], sources: Sequence[Source], probes: Sequence[TaskProbe]
 ) -> int:
     """Steps that :func:`score_task` reports: a probe of each width, representation and split."""
-    widths = sum(len(r.widths) for source in sources for r in source.representations)
-    return widths * len(splits) * len(probes_of(task, probes))
+    found = [_num_widths(source, probe) for source in sources for probe in probes_of(task, probes)]
+    return sum(found) * len(splits)
+
+
+def _num_widths(source: Source, probe: TaskProbe) -> int:
+    return sum(len(widths_of(r, probe)) for r in source.representations)
 
 
 def score_task(
@@ -93,6 +62,7 @@ def score_task(
     *,
     seed: int = 0,
     logistic: LogisticSettings | None = None,
+    network: NetworkSettings | None = None,
     on_fit: Callable[[int], None] = lambda number: None,
 ) -> TaskScored:
     """Fit every probe on the training proteins of each split and score its test proteins.
@@ -102,8 +72,8 @@ def score_task(
     nothing that grows with the number of training rows.
 
     Args:
-        seed: of the order of minibatches.
-        on_fit: told the number of probes after each group of them.
+        seed: of the order of minibatches, and of a network's first weights and dropout.
+        on_fit: told the number of probes after each group of them, and 0 after a network's epoch.
     """
     wanted = probes_of(task, probes)
     scored = TaskScored(*truth_of(task, splits))
@@ -112,14 +82,16 @@ def score_task(
         test.fill(Head(probe, MAJORITY, "", 0), [_mean_target(task, split) for split in splits])
     for source in sources:
         moments = TaskMoments(task, splits, source.rows)
-        fitted: list[dict[Head, Linear]] = [{} for _ in splits]
+        fitted: list[dict[Head, Predictor]] = [{} for _ in splits]
         for number, split in enumerate(splits):
-            request = _Request(task, split, number, source, moments, seed, logistic)
+            request = FitRequest(
+                task, split, number, source, moments, seed, logistic, network, lambda: on_fit(0)
+            )
             for probe in wanted:
-                for head, linear, chosen in _FITS[probe](request):
-                    fitted[number][head] = linear
+                for head, predict, chosen in FITS[probe](request):
+                    fitted[number][head] = predict
                     scored.choices.append({"split": split.name, **head._asdict(), **chosen})
-                on_fit(sum(len(r.widths) for r in source.representations))
+                on_fit(_num_widths(source, probe))
         test.predict(source.rows, fitted)
     return scored
 
@@ -174,24 +146,22 @@ class _TestRows:
     def predict(
         self,
         rows: RowStream,
-        fitted: Sequence[dict[Head, Linear]],
+        fitted: Sequence[dict[Head, Predictor]],
     ) -> None:
         """The scores by every head of the split that tests a protein, in one pass over them."""
-        stacked = [_stacked(list(heads.values())) for heads in fitted]
+        splits = [_Fitted(heads, self.task.num_columns) for heads in fitted]
         targets = {head: self._target(head) for heads in fitted for head in heads}
         for batch in rows.batches(self.scored.proteins):
             for protein, own in batch.of_each():
                 number, where = self.split_of[protein], self.rows[protein]
                 known = torch.from_numpy(self.task.known(protein)).to(own.device)
-                values = stacked[number](own[known].cpu())
-                by_head = values.view(len(values), len(fitted[number]), self.task.num_columns)
-                for i, head in enumerate(fitted[number]):
-                    found = self._linked(head, by_head[:, i]).float().numpy()
+                for head, values in splits[number].of(own, known):
+                    found = self._linked(head, values).float().numpy()
                     targets[head][where] = found if self.task.kind != "number" else found[:, 0]
 
     def _linked(self, head: Head, values: Tensor) -> Tensor:
-        """Probabilities of logits; what ridge predicts stays as it is."""
-        if head.probe != "logistic":
+        """Probabilities of logits; what ridge predicts, and numbers, stay as they are."""
+        if head.probe == "ridge" or self.task.kind == "number":
             return values
         return values.sigmoid() if self.task.kind == "labels" else values.softmax(dim=-1)
 
@@ -202,66 +172,28 @@ class _TestRows:
         return self.scored.scores.setdefault(head, np.full(shape, np.nan, dtype=np.float32))
 
 
+class _Fitted:
+    """The heads of one split; the linear ones are one product."""
+
+    def __init__(self, heads: dict[Head, Predictor], num_columns: int) -> None:
+        linear = {head: p for head, p in heads.items() if isinstance(p, Linear)}
+        self.linear, self.num_columns = list(linear), num_columns
+        self.stacked = _stacked(list(linear.values())) if linear else None
+        self.others = {head: p for head, p in heads.items() if head not in linear}
+
+    def of(self, rows: Tensor, known: Tensor) -> Iterator[tuple[Head, Tensor]]:
+        """What each says of those rows of a protein that count, on the CPU."""
+        if self.stacked is not None:
+            values = self.stacked(rows[known].cpu())
+            by_head = values.view(len(values), len(self.linear), self.num_columns)
+            yield from zip(self.linear, by_head.unbind(dim=1), strict=True)
+        for head, predict in self.others.items():
+            yield head, predict(rows)[known].cpu()
+
+
 def _stacked(heads: Sequence[Linear]) -> Linear:
     """All of them as one, side by side."""
     return Linear(
         torch.cat([head.matrix for head in heads], dim=1),
         torch.cat([head.bias for head in heads]),
     )
-
-
-class _Request(NamedTuple):
-    """What a probe is fitted for."""
-
-    task: Task
-    split: TaskSplit
-    number: int
-    """Of the split."""
-    source: Source
-    moments: TaskMoments
-    seed: int
-    logistic: LogisticSettings | None
-
-
-_Fit = Iterator[tuple[Head, Linear, dict[str, Any]]]
-
-
-def _ridge(request: _Request) -> _Fit:
-    train, validation = (request.moments.of(request.number, p) for p in ("train", "validation"))
-    for r in request.source.representations:
-        found = ridge_from_moments(train, validation, r.map, list(r.widths))
-        for (width, level), fit in zip(r.widths.items(), found, strict=True):
-            chosen = {"penalty": fit.penalty, "validation": fit.validation_error}
-            yield Head("ridge", r.name, level, width), fit.linear, chosen
-
-
-def _logistic(request: _Request) -> _Fit:
-    task, rows, split = request.task, request.source.rows, request.split
-    generator = torch.Generator().manual_seed(request.seed)
-
-    def labelled(proteins: np.ndarray, shuffle: bool) -> Iterator[Labelled]:
-        for batch in rows.batches(proteins.tolist(), generator if shuffle else None):
-            y, known = targets_of(task, batch.proteins)
-            yield Labelled(batch.rows, y.float(), known)
-
-    assert task.kind != "number"
-    representations = request.source.representations
-    found = logistic_probes(
-        lambda: labelled(split.train, True),
-        lambda: labelled(split.validation, False),
-        request.moments.of(request.number, "train"),
-        [(r.map, list(r.widths)) for r in representations],
-        kind=task.kind,
-        settings=request.logistic,
-    )
-    for r, fits in zip(representations, found, strict=True):
-        for (width, level), fit in zip(r.widths.items(), fits, strict=True):
-            chosen = {"penalty": fit.penalty, "validation": fit.validation_loss}
-            yield (
-                Head("logistic", r.name, level, width),
-                fit.linear,
-                {**chosen, "epochs": fit.epochs},
-            )
-
-
-_FITS: dict[TaskProbe, Callable[[_Request], _Fit]] = {"ridge": _ridge, "logistic": _logistic}

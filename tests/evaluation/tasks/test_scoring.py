@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from rd_lightning.data.fasta import RESIDUES
 from rd_lightning.errors import InputError
+from rd_lightning.evaluation.probes.architectures import NetworkSettings
 from rd_lightning.evaluation.probes.ridge import DEFAULT_PENALTIES
 from rd_lightning.evaluation.representations.affine import columns_of
 from rd_lightning.evaluation.representations.baselines import Representation
@@ -20,16 +21,9 @@ from rd_lightning.evaluation.representations.sequence_rows import SequenceRows
 from rd_lightning.evaluation.statistics.predictions import Side
 from rd_lightning.evaluation.statistics.protein_bootstrap import resample_task
 from rd_lightning.evaluation.statistics.task_metrics import task_metrics
+from rd_lightning.evaluation.tasks.probe_fits import Head, Source, probes_of
 from rd_lightning.evaluation.tasks.reading import read_tasks
-from rd_lightning.evaluation.tasks.scoring import (
-    Head,
-    Source,
-    TaskScored,
-    num_fits,
-    probes_of,
-    reads_often,
-    score_task,
-)
+from rd_lightning.evaluation.tasks.scoring import TaskScored, num_fits, reads_often, score_task
 from rd_lightning.evaluation.tasks.splits import TaskSplit, splits_of
 from rd_lightning.evaluation.tasks.task import TEST, TRAIN, VALIDATION, Task
 from rd_lightning.evaluation.tasks.task_moments import roles_of
@@ -37,6 +31,7 @@ from rd_lightning.evaluation.tasks.task_moments import roles_of
 from ...conftest import SHARED, random_sequences
 
 D = 6
+QUICK = NetworkSettings(learning_rate=2e-2, max_epochs=12, patience=5, proteins_per_step=20)
 
 
 class Rows:
@@ -159,7 +154,7 @@ def test_planted_signals_are_found_and_permuted_ones_are_not(kind):
             assert low < chance < high
 
 
-@pytest.mark.parametrize("probe", ["ridge", "logistic"])
+@pytest.mark.parametrize("probe", ["ridge", "logistic", "mlp"])
 def test_masked_residues_change_nothing(probe):
     task, rows = planted(3)
     drawn = np.random.default_rng(0)
@@ -167,21 +162,21 @@ def test_masked_residues_change_nothing(probe):
     targets = tuple(np.where(h, -1, t) for h, t in zip(hidden, task.targets, strict=True))
     task = replace(task, targets=targets)
     spoilt = [np.where(h[:, None], np.float32(1e6), r) for h, r in zip(hidden, rows, strict=True)]
-    clean, masked = (score(task, r, (probe,))[0] for r in (rows, spoilt))
+    clean, masked = (score(task, r, (probe,), network=QUICK)[0] for r in (rows, spoilt))
     for head, values in clean.scores.items():
         assert np.array_equal(values, masked.scores[head]), head
 
 
-@pytest.mark.parametrize("probe", ["ridge", "logistic"])
+@pytest.mark.parametrize("probe", ["ridge", "logistic", "cnn", "mlp"])
 def test_test_proteins_touch_nothing(probe):
     """Other rows and other targets in one half of the test proteins: the other half is scored as
     before, and every choice is the same."""
     task, rows = planted(4)
-    scored, [split] = score(task, rows, (probe,))
+    scored, [split] = score(task, rows, (probe,), network=QUICK)
     spoilt = set(split.test[::2].tolist())
     other_rows = [r * 100 if p in spoilt else r for p, r in enumerate(rows)]
     targets = tuple((t + 1) % 3 if p in spoilt else t for p, t in enumerate(task.targets))
-    other, _ = score(replace(task, targets=targets), other_rows, (probe,))
+    other, _ = score(replace(task, targets=targets), other_rows, (probe,), network=QUICK)
     assert other.choices == scored.choices
     kept = ~np.isin(np.array(scored.proteins)[scored.truth.protein], list(spoilt))
     for head, values in scored.scores.items():
@@ -193,7 +188,7 @@ def test_test_proteins_are_not_read_before_they_are_scored():
     task, rows = planted(5)
     of = source(rows)
     [split], _ = splits_of(task)
-    score_task(task, [split], [of], ("ridge", "logistic"))
+    score_task(task, [split], [of], ("ridge", "logistic", "cnn"), network=QUICK)
     *before, last = of.rows.read
     assert last == set(split.test.tolist())
     assert all(not read & last for read in before)
@@ -254,6 +249,73 @@ def test_rows_are_kept_where_they_are_read_often():
     splits, _ = splits_of(task)
     assert not reads_often(["ridge"], splits)
     assert reads_often(["ridge", "logistic"], splits) and reads_often(["ridge"], splits * 2)
+    assert reads_often(["cnn"], splits) and reads_often(["mlp"], splits)
+
+
+def test_a_cnn_is_of_residues():
+    task, _ = planted(12, unit="protein")
+    assert probes_of(task, ["ridge", "cnn", "mlp"]) == ["ridge", "mlp"]
+    with pytest.raises(
+        InputError,
+        match="^t: its targets are of whole proteins, and cnn is a network along residues; use "
+        "probes=mlp$",
+    ):
+        probes_of(task, ["cnn"])
+
+
+def xor_of(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Whether the first two columns, which are about 4, have one sign there."""
+    return tuple(((r[:, 0] > 4) == (r[:, 1] > 4)).astype(np.int64) for r in rows)
+
+
+@pytest.mark.parametrize(
+    ("probe", "unit"), [("cnn", "residue"), ("mlp", "residue"), ("mlp", "protein")]
+)
+def test_networks_find_at_levels_what_no_linear_probe_does(probe, unit):
+    task, rows = planted(13, unit=unit, number=90 if unit == "residue" else 400)
+    task = replace(task, targets=xor_of(rows), names=("no", "yes"))
+    scored, _ = score(task, rows, ("ridge", probe), network=QUICK)
+    heads = [head for head in scored.scores if head.probe == probe]
+    # Not at the width between the levels.
+    assert heads == [
+        Head(probe, "majority", "", 0),
+        Head(probe, "rd", "A", 2),
+        Head(probe, "rd", "B", D),
+    ]
+    own = scored.scores[Head(probe, "rd", "A", 2)].astype(np.float64)
+    assert np.allclose(own.sum(axis=1), 1, atol=1e-6)
+    assert task_metrics(scored.truth, own)["accuracy"] > 0.85
+    linear = scored.scores[Head("ridge", "rd", "A", 2)].astype(np.float64)
+    assert task_metrics(scored.truth, linear)["accuracy"] < 0.65
+    chosen = {(c["probe"], c["level"]): c for c in scored.choices}
+    assert 1 <= chosen[probe, "A"]["epochs"] <= QUICK.max_epochs
+
+
+def test_networks_are_fitted_to_every_baseline_and_split():
+    task, _ = planted(14, number=24)
+    folds = np.arange(24).reshape(3, 8)
+    splits = [TaskSplit(f"fold {i}", *(folds[(i + j) % 3] for j in range(3))) for i in range(3)]
+    rows = SequenceRows(task.sequences, "residue")
+    sources, told = [Source(rows, rows.representations)], []
+    short = NetworkSettings(max_epochs=2)
+    scored = score_task(task, splits, sources, ("cnn",), network=short, on_fit=told.append)
+    assert {head[1] for head in scored.scores} == {"majority", "amino_acid", "one_hot_window"}
+    assert all(np.isfinite(values).all() for values in scored.scores.values())
+    assert sum(told) == num_fits(task, splits, sources, ("cnn",)) == 6
+    assert told.count(0) == 3 * 2
+
+
+@pytest.mark.parametrize("kind", ["labels", "number"])
+def test_networks_of_labels_and_numbers(kind):
+    task, rows = planted(15, kind)
+    scored, _ = score(task, rows, ("mlp",), network=QUICK)
+    own = scored.scores[Head("mlp", "rd", "B", D)].astype(np.float64)
+    found = task_metrics(scored.truth, own)
+    assert found["spearman" if kind == "number" else "auroc_macro"] > 0.9
+    if kind == "number":
+        assert own.std() > 2  # of the targets' unit, not of standardised ones
+    else:
+        assert own.min() >= 0 and own.max() <= 1
 
 
 def secondary_structure() -> Path:
