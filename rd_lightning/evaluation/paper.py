@@ -37,7 +37,8 @@ from .statistics.task_metrics import Truth
 from .tasks.fasta_tasks import file_of, is_flip
 from .tasks.folder import KeptTask
 from .tasks.job import TaskJob, side_of
-from .tasks.scoring import TASK_PROBES, truth_of
+from .tasks.probe_fits import TASK_PROBES
+from .tasks.scoring import truth_of
 
 PAPER, ASSAYS, TASKS = "paper", "assays", "tasks"
 REPRESENTATIONS = ("raw", "rd", "pca_chained", ONE_HOT)

@@ -70,7 +70,9 @@ def notes(job: TaskJob) -> list[str]:
             "its columns in other ways. They are fitted at levels alone, and to the baselines."
         )
     for task in job.tasks:
-        found += [f"{task.name}: no {p}: {why}" for p in job.probes if (why := why_not(task, p))]
+        found += [
+            f"{task.name}: no {p}: {why}" for p in job.task_probes if (why := why_not(task, p))
+        ]
     if "ridge" in job.probes and any(task.kind == "labels" for task in job.tasks):
         found.append(
             "Of labels, ridge predicts numbers near their frequency, which for rare ones stay "

@@ -55,7 +55,7 @@ class TaskJob(Models):
         check_whole("num_folds", options.num_folds, least=2)
         super().__init__(options)
         self.tasks = read_tasks(options.tasks)
-        for probe in self._probes:
+        for probe in self.task_probes:
             reasons = [why_not(task, probe) for task in self.tasks]
             if probe == "cnn" and all(reasons):
                 raise InputError(f"{self.tasks[0].name}: {reasons[0]}")
@@ -142,10 +142,11 @@ class TaskJob(Models):
         """Probes that are fitted."""
         rows = SequenceRows(task.sequences, task.unit)
         sources = [Source(rows, rows.representations), Source(rows, self.representations)]
-        return num_fits(task, self.splits[task.name], sources, self._probes)
+        return num_fits(task, self.splits[task.name], sources, self.task_probes)
 
     @property
-    def _probes(self) -> list[TaskProbe]:
+    def task_probes(self) -> list[TaskProbe]:
+        """The probes asked for, each of which is checked."""
         return self.probes  # pyright: ignore[reportReturnType]
 
     def used(self, task: Task) -> list[int]:
@@ -174,7 +175,7 @@ class TaskJob(Models):
         if self.fitted is not None:
             sources.append(Source(self._rows(task, on_residues), self.representations))
         scored = score_task(
-            task, splits, sources, self._probes, seed=self.options.seed, on_fit=on_fit
+            task, splits, sources, self.task_probes, seed=self.options.seed, on_fit=on_fit
         )
         found = KeptTask(
             _metrics(task, scored),
@@ -187,7 +188,7 @@ class TaskJob(Models):
     def _rows(self, task: Task, on_residues: Callable[[int], None]) -> RowStream:
         """Kept in a file where they are read several times."""
         models = self.model_rows(task, on_residues)
-        if not reads_often(self._probes, self.splits[task.name]):
+        if not reads_often(self.task_probes, self.splits[task.name]):
             return models
         cache = self.options.cache
         folder = self.folder.path / EMBEDDINGS if cache is None else Path(cache)
