@@ -249,6 +249,7 @@ def of_tasks(job: TaskJob, kept: Sequence[KeptTask], folder: Path) -> list[Yours
 
 def _of_metal(job: TaskJob, kept: KeptTask, probe: str, setting: str) -> list[Yours]:
     drawn, found = metal_aupr(job, kept, probe), []
+    setting += f", {_metal_truth(job).values.mean():.1%} of residues bind"
     for number, level in enumerate(job.levels):
         raw, rd = (drawn[Side(representation, level)] for representation in ("raw", "rd"))
         ends = {}
@@ -264,17 +265,22 @@ def metal_aupr(job: TaskJob, kept: KeptTask, probe: str) -> dict[Side, Drawn]:
 
     Equals scikit-learn's ``average_precision_score`` of that column of the kept scores.
     """
-    [task] = [task for task in job.tasks if task.name == BINDING]
-    truth, _ = truth_of(task, job.splits[task.name])
-    column = [truth.names.index(METAL_LABEL)]
-    alone: Truth = truth._replace(values=truth.values[:, column], names=(METAL_LABEL,))
+    alone = _metal_truth(job)
+    [place] = [i for i, task in enumerate(job.tasks) if task.name == BINDING]
+    column = [job.tasks[place].names.index(METAL_LABEL)]
     scores = {
         side_of(head): values[:, column].astype(np.float64)
         for head, values in kept.scores.items()
         if head.probe == probe and head.representation in ("raw", "rd") and head.level
     }
-    options, place = job.options, job.tasks.index(task)
-    drawn = resample_task(
-        alone, scores, num_resamples=options.num_resamples, seed=options.seed + place
-    )
+    num_resamples, seed = job.options.num_resamples, job.options.seed + place
+    drawn = resample_task(alone, scores, num_resamples=num_resamples, seed=seed)
     return {side: of_metrics["aupr_macro"] for side, of_metrics in drawn.items()}
+
+
+def _metal_truth(job: TaskJob) -> Truth:
+    """Of the test residues, that label alone."""
+    [task] = [task for task in job.tasks if task.name == BINDING]
+    truth, _ = truth_of(task, job.splits[task.name])
+    column = [truth.names.index(METAL_LABEL)]
+    return truth._replace(values=truth.values[:, column], names=(METAL_LABEL,))

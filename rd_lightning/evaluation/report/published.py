@@ -62,7 +62,8 @@ _OF_PAPER = {
     **dict.fromkeys((Q3, Q8), "the paper's split, probe and mean over classes are not known to us"),
     R2R1: "the paper's split and probe are not known to us; its figures are listed as AUPR, which "
     "numbers do not have: yours is Spearman over all residues",
-    METAL: "the paper's split and probe are not known to us",
+    METAL: "the paper's proteins, split and probe are not known to us; AUPR grows with the share "
+    "of positives, so that two sets do not compare",
     SCHEMES["random"]: "the paper has 28 assays and ridge; its folds are not known to us",
 }
 _NOTES = (
@@ -109,19 +110,16 @@ def beside_published(yours: Sequence[Yours], family: str) -> pd.DataFrame:
         both = set(mine) & set(known) if family == FAMILY else set()
         for key in [*(k for k in mine if k not in both), *(k for k in known if k in both)]:
             row = own[key]
-            published = theirs[key][3:] if key in both else (_UNKNOWN, _UNKNOWN)
-            rows.append((*key, *published, *row[3:8], _said(row.setting, quantity)))
+            published, setting = (_UNKNOWN, _UNKNOWN), row.setting
+            if key in both:
+                published = theirs[key][3:]
+                setting = f"yours: {row.setting}; {_OF_PAPER[quantity]}"
+            rows.append((*key, *published, *row[3:8], setting))
         for key in [k for k in known if k not in both]:
             nothing = (_UNKNOWN, _UNKNOWN, "", _UNKNOWN, _UNKNOWN)
             rows.append((*key, *theirs[key][3:], *nothing, _OF_PAPER[quantity]))
     names = ("published_raw", "published_rd", "yours_raw", "yours_rd", "interval_of", "low", "high")
     return pd.DataFrame(rows, columns=["quantity", "metric", "level", *names, "setting"])
-
-
-def _said(setting: str, quantity: str) -> str:
-    return "; ".join(
-        [f"yours: {setting}", *([_OF_PAPER[quantity]] if quantity in _OF_PAPER else [])]
-    )
 
 
 def write_paper(
