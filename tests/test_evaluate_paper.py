@@ -170,7 +170,7 @@ def test_it_resumes_and_goes_on_with_what_is_added(folder):
         (("assays=x.csv",), "preset=paper finds its assays below data; leave assays out"),
         (("preset=paper", "fit=null"), "preset=paper needs a fit"),
         (("preset=null",), "data=data is of a preset; add preset=paper"),
-        (("probes=[lasso]",), "probes is ridge, mlp, neighbours, gp or logistic"),
+        (("probes=[lasso]",), "probes is ridge, mlp, neighbours, gp, logistic or cnn"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(folder, words, said):

@@ -38,6 +38,14 @@ def structure(sequence: str) -> str:
     return "".join(found)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _the_same_clusters_everywhere():
+    """Whether or not the machine has MMseqs2, which takes seconds for a few sequences too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rd_lightning.evaluation.tasks.clusters.shutil.which", lambda name: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A fit of the bundled family, and three tasks."""

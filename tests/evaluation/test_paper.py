@@ -118,7 +118,7 @@ def test_nothing_there_prints_the_layout_in_one_line(tmp_path):
         ({"assays": "x.csv"}, "paper", "preset=paper finds its assays below data"),
         ({"tasks": "x.fasta"}, "paper", "preset=paper finds its tasks below data"),
         ({"fit": None}, "paper", "preset=paper needs a fit: fit=DIR"),
-        ({"probes": ["lasso"]}, "paper", "probes is ridge, mlp, neighbours, gp or logistic"),
+        ({"probes": ["lasso"]}, "paper", "probes is ridge, mlp, neighbours, gp, logistic or cnn"),
         ({}, "papers", "preset is paper, not 'papers'"),
         ({}, None, "is of a preset; add preset=paper, or give assays or tasks"),
     ],
