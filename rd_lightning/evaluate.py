@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
-    from .evaluation.job import EvaluateJob, Scored
+    from .evaluation.job import EvaluateJob
     from .evaluation.options import EvaluateOptions
     from .evaluation.report.published import Yours
     from .evaluation.tasks.folder import KeptTask
@@ -84,7 +84,7 @@ def _run(console: Console, job: EvaluateJob | TaskJob, folder: Path) -> list[Kep
     if isinstance(job, EvaluateJob):
         advice = write_outputs(job, _score(job), folder)
     else:
-        kept = _score_tasks(job)
+        kept = _score(job)
         advice = write_task_outputs(job, kept, folder)
         _analyse(job, folder, console)
     for sentence in advice:
@@ -138,58 +138,31 @@ def _options(config: DictConfig) -> EvaluateOptions:
     return EvaluateOptions(**given)
 
 
-def _score(job: EvaluateJob) -> list[Scored]:
-    """Every assay, with a bar each for residues and for fits."""
+def _score(job: EvaluateJob | TaskJob) -> list[Any]:
+    """What each assay or task came to, with a bar each for residues and for fits."""
     from .display.console import residue_progress
+    from .evaluation.job import EvaluateJob
     from .runtime.stopping import stop_if_told
 
-    def advance(task: Any, number: int = 1) -> None:
+    def advance(bar: Any, number: int = 1) -> None:
         stop_if_told()
-        progress.advance(task, number)
+        progress.advance(bar, number)
 
+    one: Any = job  # each kind of job takes its own kind of subject
     with residue_progress() as progress:
         found = []
-        for assay in job.assays:
-            if job.folder.done(assay):
-                found.append(job.score(assay))
+        for subject in job.assays if isinstance(job, EvaluateJob) else job.tasks:
+            if one.done(subject):
+                found.append(one.score(subject))
                 continue
-            name = _short(assay.name)
-            residues = job.embedder.num_residues(assay) if job.fitted is not None else 0
+            name, residues = _short(subject.name), one.num_residues(subject)
             embedding = progress.add_task(f"{name} embedding", total=residues, visible=residues > 0)
-            fits = progress.add_task(f"{name} probes", total=job.num_fits(assay), unit="fits")
+            fits = progress.add_task(f"{name} probes", total=one.num_fits(subject), unit="fits")
             found.append(
-                job.score(
-                    assay,
-                    on_residues=lambda number, task=embedding: advance(task, number),
-                    on_fit=lambda task=fits: advance(task),
-                )
-            )
-    return found
-
-
-def _score_tasks(job: TaskJob) -> list[KeptTask]:
-    """Every task, with a bar each for residues and for probes."""
-    from .display.console import residue_progress
-    from .runtime.stopping import stop_if_told
-
-    def advance(task: Any, number: int) -> None:
-        stop_if_told()
-        progress.advance(task, number)
-
-    with residue_progress() as progress:
-        found = []
-        for task in job.tasks:
-            if job.done(task):
-                found.append(job.score(task))
-                continue
-            name, residues = _short(task.name), job.num_residues(task)
-            embedding = progress.add_task(f"{name} embedding", total=residues, visible=residues > 0)
-            fits = progress.add_task(f"{name} probes", total=job.num_fits(task), unit="fits")
-            found.append(
-                job.score(
-                    task,
+                one.score(
+                    subject,
                     on_residues=lambda number, bar=embedding: advance(bar, number),
-                    on_fit=lambda number, bar=fits: advance(bar, number),
+                    on_fit=lambda number=1, bar=fits: advance(bar, number),
                 )
             )
     return found

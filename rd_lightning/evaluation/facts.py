@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..families.family import chain_text
 from .assays.assay import Assay
 from .assays.splits import num_moved
 from .job import EvaluateJob
@@ -13,12 +12,7 @@ from .representations.zero_shot import with_zero_shot
 
 def facts(job: EvaluateJob) -> dict[str, str]:
     """What is compared, on what."""
-    found = {}
-    if job.fitted is not None:
-        levels = chain_text(list(job.levels), list(job.levels.values()))
-        number = job.fitted.head.report.num_residues
-        found["family"] = f"{job.family.name}: {levels}, fitted on {number:,} residues"
-        found["models"] = f"on {job.device}, {job.precision}"
+    found = job.model_facts
     for assay in job.assays:
         schemes = ", ".join(job.splits[assay.name])
         found[assay.name] = f"{len(assay):,} variants{_about(assay)}; {schemes}"

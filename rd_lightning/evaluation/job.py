@@ -133,11 +133,6 @@ class EvaluateJob(Models):
     # The family
 
     @cached_property
-    def levels(self) -> dict[str, int]:
-        """Width by name; empty without a fit."""
-        return {} if self.fitted is None else self.fitted.levels
-
-    @cached_property
     def representations(self) -> list[Representation]:
         """All but one-hot; of the fit."""
         if self.fitted is None:
@@ -258,6 +253,14 @@ class EvaluateJob(Models):
             tuple(self.probes),  # pyright: ignore[reportArgumentType]
             self.options.seed,
         )
+
+    def done(self, assay: Assay) -> bool:
+        """Whether an assay is scored."""
+        return self.folder.done(assay)
+
+    def num_residues(self, assay: Assay) -> int:
+        """Residues that go through the models."""
+        return 0 if self.fitted is None else self.embedder.num_residues(assay)
 
     def num_fits(self, assay: Assay) -> int:
         one_hot, zero_shot = ONE_HOT in self.names, self.options.zero_shot

@@ -12,7 +12,7 @@ from ..embedding.parallel import stream_tokens
 from ..errors import InputError, check_choice
 from ..families.backbone import Backbones, load_backbones, weight_digests
 from ..families.execution import Execution, recorded
-from ..families.family import Family, Member
+from ..families.family import Family, Member, chain_text
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..fitting.output import Fitted, read_fit
@@ -44,6 +44,11 @@ class Models:
         """What the fit was made with, or what the configuration names."""
         assert self.fitted is not None and self.options.fit is not None
         return family_of(self.fitted.head.report, self.options.fit, self.options.family)
+
+    @cached_property
+    def levels(self) -> dict[str, int]:
+        """Width by name; empty without a fit."""
+        return {} if self.fitted is None else self.fitted.levels
 
     @property
     def _members(self) -> tuple[Member, ...]:
@@ -101,6 +106,18 @@ class Models:
     def backbones(self) -> Backbones:
         """Loaded when first asked for."""
         return self._loaded[0]
+
+    @property
+    def model_facts(self) -> dict[str, str]:
+        """What a person is told of them; nothing without a fit."""
+        if self.fitted is None:
+            return {}
+        levels = chain_text(list(self.levels), list(self.levels.values()))
+        number = self.fitted.head.report.num_residues
+        return {
+            "family": f"{self.family.name}: {levels}, fitted on {number:,} residues",
+            "models": f"on {self.device}, {self.precision}",
+        }
 
     @property
     def models_identity(self) -> dict[str, Any]:

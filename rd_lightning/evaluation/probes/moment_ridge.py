@@ -13,6 +13,7 @@ from ...distillation.moments import JointMoments
 from ...errors import InputError
 from ..representations.affine import AffineMap
 from .ridge import DEFAULT_PENALTIES
+from .solvers import penalised_factor
 
 LEAST_ROWS = 3
 _ROUNDING = 1e-12
@@ -96,7 +97,7 @@ def ridge_from_moments(
     held = (factor[:, None] * own[0] * factor, factor[:, None] * own[1], own[2])
     best: list[tuple[float, float, Tensor]] = [(torch.inf, 0.0, zy[:w]) for w in widths]
     for penalty in penalties:
-        lower = _factor(zz, penalty)
+        lower = penalised_factor(zz, penalty)
         half = torch.linalg.solve_triangular(lower, zy, upper=False)
         for i, width in enumerate(widths):
             block = lower[:width, :width].mT
@@ -130,15 +131,6 @@ def _squared_error(weights: Float64[Tensor, "w C"], held: tuple[Tensor, Tensor, 
     width = len(weights)
     product = zz[:width, :width] @ weights - 2 * zy[:width]
     return float(yy.trace() + (weights * product).sum())
-
-
-def _factor(matrix: Tensor, penalty: float) -> Tensor:
-    shifted = matrix.clone()
-    shifted.diagonal().add_(penalty)
-    lower, failed = torch.linalg.cholesky_ex(shifted)
-    if failed:
-        raise InputError(f"penalty {penalty:g} is below the rounding of these columns; raise it")
-    return lower
 
 
 def sum_of(moments: Iterable[JointMoments]) -> JointMoments:

@@ -85,7 +85,7 @@ def primal(
         moment = (z[rows] - mean).mT @ (y[rows] - level)
         weights = z.new_zeros(len(widths), largest, len(penalties))
         for j, penalty in enumerate(penalties):
-            factor = _factor(gram, penalty)
+            factor = penalised_factor(gram, penalty)
             half = torch.linalg.solve_triangular(factor, moment[:, None], upper=False)
             for i, width in enumerate(widths):
                 block = factor[:width, :width].mT
@@ -116,7 +116,9 @@ def dual(
             centred = within - means - means[:, None] + means.mean()
             solved = torch.cat(
                 [
-                    torch.cholesky_solve((y[rows] - level)[:, None], _factor(centred, penalty))
+                    torch.cholesky_solve(
+                        (y[rows] - level)[:, None], penalised_factor(centred, penalty)
+                    )
                     for penalty in penalties
                 ],
                 dim=1,
@@ -177,7 +179,7 @@ def _mostly_empty(z: Tensor) -> bool:
     return (entries.T @ entries).nnz <= MOST_FILLED * z.shape[1] ** 2
 
 
-def _factor(matrix: Tensor, penalty: Tensor) -> Tensor:
+def penalised_factor(matrix: Tensor, penalty: Tensor | float) -> Tensor:
     """The Cholesky factor of matrix + penalty I."""
     shifted = matrix.clone()
     shifted.diagonal().add_(penalty)

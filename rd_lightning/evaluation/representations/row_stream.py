@@ -171,7 +171,7 @@ class HeldRows:
         self, proteins: Sequence[int], generator: torch.Generator | None = None
     ) -> Iterator[RowBatch]:
         """All in one batch."""
-        order = _ordered(proteins, generator)
+        order = ordered(proteins, generator)
         rows = [self._rows[p] for p in order]
         yield RowBatch(order, [len(own) for own in rows], torch.cat(rows))
 
@@ -204,6 +204,7 @@ class KeptRows:
         Args:
             lengths: rows of each protein, of all.
             identity: what the numbers depend on; equal identities have one file.
+
         Raises:
             InputError: the disk has no room for them.
         """
@@ -234,11 +235,11 @@ class KeptRows:
         Raises:
             InputError: the file is damaged or gone.
         """
-        order = _ordered(proteins, generator)
+        order = ordered(proteins, generator)
         try:
             with h5py.File(self.path, "r") as file:
                 dataset: Any = file[_ROWS]
-                for group in self._groups(order):
+                for group in groups_of(order, lambda p: int(self._lengths[p])):
                     lengths = self._lengths[group].tolist()
                     rows = torch.empty(sum(lengths), self.width)
                     for protein, own in zip(group, rows.split(lengths), strict=True):
@@ -250,23 +251,25 @@ class KeptRows:
                 f"{self.path}: damaged ({error}); remove it, and it is written again"
             ) from error
 
-    def _groups(self, order: Sequence[int]) -> Iterator[list[int]]:
-        group: list[int] = []
-        rows = 0
-        for protein in order:
-            length = int(self._lengths[protein])
-            if group and rows + length > BATCH_ROWS:
-                yield group
-                group, rows = [], 0
-            group.append(protein)
-            rows += length
-        if group:
-            yield group
 
-
-def _ordered(proteins: Sequence[int], generator: torch.Generator | None) -> list[int]:
+def ordered(proteins: Sequence[int], generator: torch.Generator | None) -> list[int]:
     """As they are; shuffled where a generator is given."""
     order = list(proteins)
     if generator is None:
         return order
     return [order[i] for i in torch.randperm(len(order), generator=generator).tolist()]
+
+
+def groups_of(order: Sequence[int], rows_of: Callable[[int], int]) -> Iterator[list[int]]:
+    """The proteins in their order: one, or several of at most :data:`BATCH_ROWS` rows in all."""
+    group: list[int] = []
+    held = 0
+    for protein in order:
+        rows = rows_of(protein)
+        if group and held + rows > BATCH_ROWS:
+            yield group
+            group, held = [], 0
+        group.append(protein)
+        held += rows
+    if group:
+        yield group

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...data.fasta import RESIDUES
 from .affine import columns_of
 from .baselines import Representation
-from .row_stream import BATCH_ROWS, RowBatch, Unit
+from .row_stream import RowBatch, Unit, groups_of, ordered
 
 AMINO_ACID, WINDOW = "amino_acid", "one_hot_window"
 REACH = 7
@@ -44,23 +44,17 @@ class SequenceRows:
     def batches(
         self, proteins: Sequence[int], generator: torch.Generator | None = None
     ) -> Iterator[RowBatch]:
-        """At least one protein and, if there are several, at most :data:`BATCH_ROWS` rows each."""
-        order = list(proteins)
-        if generator is not None:
-            order = [order[i] for i in torch.randperm(len(order), generator=generator).tolist()]
-        group: list[int] = []
-        parts: list[Tensor] = []
-        for protein in order:
-            rows = window_rows(self._sequences[protein], REACH if self._unit == "residue" else 0)
-            if self._unit == "protein":
-                rows = rows.mean(dim=0, keepdim=True)
-            if group and sum(map(len, parts)) + len(rows) > BATCH_ROWS:
-                yield RowBatch(group, [len(p) for p in parts], torch.cat(parts))
-                group, parts = [], []
-            group.append(protein)
-            parts.append(rows)
-        if group:
+        """In the groups of :func:`.row_stream.groups_of`."""
+        residues = self._unit == "residue"
+        order = ordered(proteins, generator)
+        for group in groups_of(order, lambda p: len(self._sequences[p]) if residues else 1):
+            parts = [self._rows(protein) for protein in group]
             yield RowBatch(group, [len(p) for p in parts], torch.cat(parts))
+
+    def _rows(self, protein: int) -> Tensor:
+        if self._unit == "residue":
+            return window_rows(self._sequences[protein], REACH)
+        return window_rows(self._sequences[protein], 0).mean(dim=0, keepdim=True)
 
 
 def window_rows(sequence: str, reach: int) -> Float[Tensor, "residues columns"]:

@@ -13,17 +13,15 @@ import pandas as pd
 import torch
 
 from ...embedding.energy import ENERGY, check_energy
-from ...embedding.plan import EmbedSettings
 from ...errors import InputError, check_choice
 from ...runtime.files import read_json, write_json
-from ...runtime.precision import autocast
 from ...runtime.provenance import digest_of
 from ..energy import Residues, energy_by_class
 from ..options import FeatureOptions
 from ..report.energy import save_energy_by_class_picture
 from ..representations.affine import affine_of
 from ..representations.baselines import build, member_map
-from ..representations.row_stream import HeldRows, ModelRows, RowBatch, RowStream
+from ..representations.row_stream import HeldRows, RowBatch, RowStream
 from ..run_folder import write_frame
 from ..sae.analysis import analyse
 from ..sae.annotations import Annotation, Proteins, ProteinTerms, ResidueLabels, read_terms
@@ -49,7 +47,7 @@ def run_energy(job: TaskJob, folder: Path, on_residues: Callable[[int], None]) -
     assert job.fitted is not None
     head, map_ = job.fitted.head, affine_of(job.fitted.head)
     proteins, place = proteins_of(job.tasks)
-    rows = _Stream(_rows(job, proteins, "residue", on_residues), len(proteins.ids))
+    rows = _Stream(job.model_rows(proteins, "residue", on_residues), len(proteins.ids))
     of_tasks = {
         task.name: _labels(task, place)
         for task in job.tasks
@@ -98,7 +96,7 @@ def run_sae(job: TaskJob, folder: Path, on_rows: Callable[[int], None]) -> None:
     there = folder / SAE / RUN
     if there.exists() and read_json(there, "remove it") == identity:
         return
-    rows: RowStream = _rows(job, proteins, unit, lambda residues: None)
+    rows: RowStream = job.model_rows(proteins, unit)
     if unit == "protein":  # few rows, read a hundred times
         rows = HeldRows(rows, range(len(proteins.ids)))
     result = analyse(
@@ -180,24 +178,6 @@ class _Stream:
 
     def batches(self, generator: torch.Generator | None) -> Iterator[RowBatch]:
         yield from self.rows.batches(range(self.number), generator)
-
-
-def _rows(
-    job: TaskJob,
-    proteins: Proteins,
-    unit: Unit,
-    on_residues: Callable[[int], None],
-) -> ModelRows:
-    return ModelRows(
-        job.backbones,
-        job.family.tokenizer(),
-        proteins.sequences,
-        proteins.ids,
-        unit,
-        EmbedSettings(job.tokens_per_batch, job.options.max_residues, "window"),
-        arithmetic=lambda: autocast(job.precision, job.device),
-        on_residues=on_residues,
-    )
 
 
 def _maps(job: TaskJob, level: str | None) -> dict[str, Mapped]:

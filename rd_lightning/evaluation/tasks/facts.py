@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...families.family import chain_text
 from .job import TaskJob
 from .probe_fits import why_not
 from .task import Task
@@ -14,12 +13,7 @@ _MOST_NAMED = 12
 
 def facts(job: TaskJob) -> dict[str, str]:
     """What is scored, and by what."""
-    found = {}
-    if job.fitted is not None:
-        levels = chain_text(list(job.levels), list(job.levels.values()))
-        number = job.fitted.head.report.num_residues
-        found["family"] = f"{job.family.name}: {levels}, fitted on {number:,} residues"
-        found["models"] = f"on {job.device}, {job.precision}"
+    found = job.model_facts
     for task in job.tasks:
         found[task.name] = about(job, task)
     found["representations"] = ", ".join(job.names) or "none: no fit is given"

@@ -20,6 +20,7 @@ from ..representations.baselines import BUILDERS, Representation, build
 from ..representations.row_stream import KeptRows, ModelRows, RowStream
 from ..representations.sequence_rows import SequenceRows
 from ..run_folder import RunFolder
+from ..sae.annotations import Proteins
 from ..statistics.predictions import Side
 from ..statistics.task_contrasts import BASELINES
 from ..statistics.task_metrics import task_metrics
@@ -28,7 +29,7 @@ from .probe_fits import TASK_PROBES, Head, Source, TaskProbe, probes_of, why_not
 from .reading import read_tasks
 from .scoring import TaskScored, num_fits, reads_often, score_task
 from .splits import TaskSplit, splits_of
-from .task import Task
+from .task import Task, Unit
 
 EMBEDDINGS, RD = "embeddings", "rd"
 SCORES_VERSION = 1
@@ -85,11 +86,6 @@ class TaskJob(Models):
     # The family
 
     @cached_property
-    def levels(self) -> dict[str, int]:
-        """Width by name; empty without a fit."""
-        return {} if self.fitted is None else self.fitted.levels
-
-    @cached_property
     def representations(self) -> list[Representation]:
         """Of the fit."""
         if self.fitted is None:
@@ -102,17 +98,19 @@ class TaskJob(Models):
         return self.fitted is not None and not all(self.done(task) for task in self.tasks)
 
     def model_rows(
-        self, task: Task, on_residues: Callable[[int], None] = lambda residues: None
+        self,
+        proteins: Proteins,
+        unit: Unit,
+        on_residues: Callable[[int], None] = lambda residues: None,
     ) -> ModelRows:
-        """The proteins of a task through the models."""
-        settings = EmbedSettings(self.tokens_per_batch, self.options.max_residues, "window")
+        """Proteins through the models."""
         return ModelRows(
             self.backbones,
             self.family.tokenizer(),
-            task.sequences,
-            task.ids,
-            task.unit,
-            settings,
+            proteins.sequences,
+            proteins.ids,
+            unit,
+            EmbedSettings(self.tokens_per_batch, self.options.max_residues, "window"),
             arithmetic=lambda: autocast(self.precision, self.device),
             on_residues=on_residues,
         )
@@ -187,7 +185,7 @@ class TaskJob(Models):
 
     def _rows(self, task: Task, on_residues: Callable[[int], None]) -> RowStream:
         """Kept in a file where they are read several times."""
-        models = self.model_rows(task, on_residues)
+        models = self.model_rows(Proteins(task.ids, task.sequences), task.unit, on_residues)
         if not reads_often(self.task_probes, self.splits[task.name]):
             return models
         cache = self.options.cache
