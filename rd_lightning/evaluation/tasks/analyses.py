@@ -90,9 +90,17 @@ def run_sae(job: TaskJob, folder: Path, on_rows: Callable[[int], None]) -> None:
     proteins, _ = proteins_of(job.tasks)
     annotations = annotations_of(job.tasks, settings, proteins, unit)
     set_ = {key: value for key, value in asdict(settings).items() if value is not None}
-    about = {"proteins": digest_of([proteins.ids, proteins.sequences], num_bytes=8)}
-    identity = {"head": job.fitted.head.digest(), "seed": job.options.seed, **set_, **about}
-    identity = json.loads(json.dumps({**identity, "annotations": list(annotations)}))
+    about = {
+        "proteins": digest_of([proteins.ids, proteins.sequences], num_bytes=8),
+        "annotations": {name: content_of(a) for name, a in annotations.items()},
+    }
+    identity = {
+        "head": job.fitted.head.digest(),
+        "seed": job.options.seed,
+        "settings": set_,
+        **about,
+    }
+    identity = json.loads(json.dumps(identity))
     there = folder / SAE / RUN
     if there.exists() and read_json(there, "remove it") == identity:
         return
@@ -112,6 +120,11 @@ def run_sae(job: TaskJob, folder: Path, on_rows: Callable[[int], None]) -> None:
     )
     write_sae(result, folder / SAE)
     write_json(there, identity)  # last: it says that the rest is there
+
+
+def content_of(annotation: Annotation) -> str:
+    """A digest of what is known of which protein: labels that changed are another analysis."""
+    return digest_of([annotation.terms, annotation.of], num_bytes=8)
 
 
 def check_analyses(job: TaskJob) -> None:

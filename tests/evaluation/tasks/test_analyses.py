@@ -6,7 +6,12 @@ import pytest
 from rd_lightning.errors import InputError
 from rd_lightning.evaluation.options import FeatureOptions
 from rd_lightning.evaluation.sae.annotations import ProteinTerms, ResidueLabels
-from rd_lightning.evaluation.tasks.analyses import annotations_of, proteins_of, words_of
+from rd_lightning.evaluation.tasks.analyses import (
+    annotations_of,
+    content_of,
+    proteins_of,
+    words_of,
+)
 from rd_lightning.evaluation.tasks.task import Task
 
 
@@ -78,3 +83,13 @@ def test_what_cannot_be_annotated(tasks, settings, said):
     proteins, _ = proteins_of(tasks)
     with pytest.raises(InputError, match=said):
         annotations_of(tasks, FeatureOptions(**settings), proteins, "residue")
+
+
+def test_changed_labels_are_another_analysis():
+    def digest(*targets) -> str:
+        tasks = [task("ss", "residue", "classes", ["AC", "DEF"], targets, ["E", "H"])]
+        proteins, _ = proteins_of(tasks)
+        return content_of(annotations_of(tasks, FeatureOptions(), proteins, "residue")["ss"])
+
+    assert digest([0, -1], [1, 1, 0]) == digest([0, -1], [1, 1, 0])
+    assert digest([0, -1], [1, 1, 0]) != digest([1, -1], [1, 1, 0])
