@@ -30,6 +30,7 @@ PLACES: dict[str, tuple[float, int, str]] = {
     "head": (1.0, 2, "RDHead, files, Hub"),
     "cli": (8.4, 2, "Hydra, trainer"),
     "families": (1.0, 1, "backbones, weights"),
+    "formats": (-1.6, 1, "embedding files"),
     "display": (5.6, 1, "console, figures"),
     "data": (1.0, 0, "FASTA, windows, batches"),
     "runtime": (5.6, 0, "files, ranks, precision"),

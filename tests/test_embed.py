@@ -18,8 +18,8 @@ from rd_lightning.data.fasta import clean, read_records
 from rd_lightning.data.scan import scan_fasta
 from rd_lightning.data.unique import find_unique
 from rd_lightning.embed import main
-from rd_lightning.embedding.formats.hdf5 import HDF5Writer
 from rd_lightning.embedding.nested_model import NestedModel
+from rd_lightning.formats.hdf5 import HDF5Writer
 from rd_lightning.runtime.files import safe_name
 
 from .conftest import clean_environment, family_rows, random_sequences

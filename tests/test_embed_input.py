@@ -17,10 +17,10 @@ from rd_lightning import JointMoments, fit_chain
 from rd_lightning.cli.command import run_command
 from rd_lightning.display.console import plain_console
 from rd_lightning.embed import embed
-from rd_lightning.embedding.formats import fair_esm
 from rd_lightning.families import MINI
 from rd_lightning.families import family as registry
 from rd_lightning.fit import fit
+from rd_lightning.formats import fair_esm
 from rd_lightning.merge import main as merge_main
 
 from .conftest import family_rows

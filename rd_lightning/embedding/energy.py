@@ -10,8 +10,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from ..errors import InputError
+from ..formats.base import ENERGY
 
-ENERGY = "energy"
 _ROWS = 4096
 """Rows whose columns are in float64 at a time."""
 

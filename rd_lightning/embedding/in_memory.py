@@ -11,9 +11,9 @@ from torch import Tensor
 from ..data.fasta import clean
 from ..data.tokenizer import Tokenizer
 from ..errors import InputError
+from ..formats.base import PER_RESIDUE
 from .parallel import streamed
 from .plan import EmbedPlan, EmbedSettings
-from .pooling import PER_RESIDUE
 from .sequence_batch import SequenceBatch, make_sequence_batch
 
 _TAKEN = "give strings, (id, sequence) pairs or Bio.SeqRecords, one or a list of them"

@@ -18,13 +18,13 @@ from ..errors import InputError, check_choice
 from ..families.execution import FORMER, Execution, recorded
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
+from ..formats import Description, Writer, format_of, writer_for
 from ..head.family import family_of, members_of
 from ..head.head import RDHead, reach
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .dataset import EmbedData
 from .energy import check_energy
-from .formats import Description, Writer, format_of, writer_for
 from .nested_model import NestedModel
 from .parallel import stream_tokens
 from .plan import EmbedSettings
@@ -108,7 +108,7 @@ class EmbedJob:
     def _open_topup(self) -> TopUp | None:
         if self.options.topup is None:
             return None
-        from .formats.hdf5 import EmbeddingFile
+        from ..formats.hdf5 import EmbeddingFile
 
         if self.width not in self.head.dims:
             raise InputError(f"width={self.width}: only whole levels can be topped up; use level=")
@@ -297,7 +297,7 @@ class EmbedJob:
         """Of the output, in its format."""
         description = self.description(metadata)
         if self.topup:
-            from .formats.hdf5 import HDF5TopUp
+            from ..formats.hdf5 import HDF5TopUp
 
             return HDF5TopUp(
                 self.target, description, old=self.topup.file.path, old_width=self.topup.width

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader
 from ..data.store import SequenceStore
 from ..display.console import StreamProgress
 from ..errors import InputError
+from ..formats.base import Pooling
 from ..runtime.ddp import once_per_machine
 from ..runtime.stopping import stop_if_told
 from .dataset import EmbedData
 from .nested_model import NestedModel
-from .pooling import Pooling
 from .recorder import Recorder
 from .sequence_batch import SequenceBatch
 

@@ -18,6 +18,7 @@ from ..families.execution import Attention, Compile, Execution
 from ..families.family import Family
 from ..families.forward import TokenBudget, WindowTooLarge
 from ..families.placement import streamed_members
+from ..formats.base import PER_RESIDUE, Pooling
 from ..head.family import described, family_of, members_of
 from ..head.head import RDHead, reach
 from ..head.hub import PushToHub
@@ -27,7 +28,7 @@ from .fair_esm_interface import FairESMInterface
 from .in_memory import ListedSequences, embed_listed
 from .parallel import stream_tokens
 from .plan import EmbedSettings
-from .pooling import PER_RESIDUE, Known, Pooling, check_poolings, embed_batch
+from .pooling import Known, check_poolings, embed_batch
 from .sequence_batch import SequenceBatch
 
 Model = TypeVar("Model", bound="NestedModel")

@@ -12,7 +12,7 @@ from ..data.scan import SKIPPED
 from ..display.console import residue_progress
 from ..display.skipped import write_skipped
 from ..errors import InputError
-from .formats import Embedded
+from ..formats import Embedded
 from .job import EmbedJob
 from .recorder import Recorder
 from .spool import Spool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,18 +13,12 @@ from ..data.batch import Batch
 from ..errors import InputError, check_choice
 from ..families.backbone import Backbones
 from ..families.forward import TokenBudget, run_in_pieces
+from ..formats.base import ENERGY, POOLINGS, Pooling
 from ..head.head import RDHead
 from ..runtime.memory import with_room
 from ..runtime.precision import true_float32
-from .energy import ENERGY, energy_shares
+from .energy import energy_shares
 from .sequence_batch import SequenceBatch
-
-Pooling = Literal["mean", "bos", "residue", "energy"]
-"""Mean over residues; the <cls> token (mean over windows); every residue; what each level adds at
-every residue (:func:`rd_lightning.embedding.energy.energy_shares`)."""
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-PER_RESIDUE: tuple[Pooling, ...] = ("residue", "energy")
-"""Those with a row a residue."""
 
 
 def check_poolings(poolings: str | Sequence[str]) -> tuple[Pooling, ...]:

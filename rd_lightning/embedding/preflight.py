@@ -10,9 +10,9 @@ from ..display.room import check_room
 from ..families.download import said_of_source
 from ..families.family import chain_text
 from ..families.placement import Offload, Placement, place, remedies
+from ..formats import Description
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
-from .formats import Description
 from .spool import num_bytes
 
 if TYPE_CHECKING:

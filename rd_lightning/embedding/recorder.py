@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..formats.base import PER_RESIDUE, Pooling
 from ..runtime.host_copies import HostCopies
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
-from .pooling import PER_RESIDUE, Pooling
 from .sequence_batch import SequenceBatch
 from .spool import Spool
 

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from ..data.store import read_at, write_at
 from ..errors import InputError, of_file
+from ..formats.base import ENERGY, PER_RESIDUE, Pooling
 from ..runtime.files import read_json, write_json
 from ..runtime.provenance import differences
-from .energy import ENERGY
-from .pooling import PER_RESIDUE, Pooling
 
 _SYNC_SECONDS = 5.0
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..families.execution import completed
+from ..formats.base import ENERGY, Pooling
+from ..formats.hdf5 import EmbeddingFile
 from ..head.head import RDHead
 from .dataset import EmbedData
-from .energy import ENERGY
-from .formats.hdf5 import EmbeddingFile
-from .pooling import Pooling
 from .sequence_batch import SequenceBatch
 
 

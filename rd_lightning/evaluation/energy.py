@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ..embedding.energy import ENERGY, check_energy, energy_shares
+from ..embedding.energy import check_energy, energy_shares
 from ..errors import InputError, check_whole
+from ..formats.base import ENERGY
 from ..head.head import RDHead
 
 ALL = "all"

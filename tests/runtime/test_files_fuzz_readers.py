@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rd_lightning import JointMoments, RDHead, fit_chain
-from rd_lightning.embedding.formats.hdf5 import EmbeddingFile
 from rd_lightning.families import get_family, load_mini, sample_fasta
 from rd_lightning.fitting.state import FitState
+from rd_lightning.formats.hdf5 import EmbeddingFile
 
 from ..conftest import family_rows
 from ..mutations import fuzzed, result_or_input_error

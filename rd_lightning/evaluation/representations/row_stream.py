@@ -17,11 +17,12 @@ from ...data.tokenizer import Tokenizer
 from ...display.room import check_room
 from ...embedding.parallel import streamed
 from ...embedding.plan import EmbedPlan, EmbedSettings
-from ...embedding.pooling import Pooling, pooled_members
+from ...embedding.pooling import pooled_members
 from ...embedding.sequence_batch import SequenceBatch, make_sequence_batch
 from ...errors import InputError
 from ...families.backbone import Backbones
 from ...families.forward import TokenBudget, WindowTooLarge
+from ...formats.base import Pooling
 from ...runtime.files import atomic_path
 from ...runtime.precision import first_nonfinite_row
 from ...runtime.provenance import digest_of

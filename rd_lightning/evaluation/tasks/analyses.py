@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...embedding.energy import ENERGY, check_energy
+from ...embedding.energy import check_energy
 from ...errors import InputError, check_choice
+from ...formats.base import ENERGY
 from ...runtime.files import read_json, write_json
 from ...runtime.provenance import digest_of
 from ..energy import Residues, energy_by_class

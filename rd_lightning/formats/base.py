@@ -1,4 +1,4 @@
-"""What every format is given, and what it promises."""
+"""What every format is given and promises: kinds of vectors, the description of a file, writers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,15 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+Pooling = Literal["mean", "bos", "residue", "energy"]
+"""Mean over residues; the <cls> token (mean over windows); every residue; what each level adds at
+every residue (:func:`rd_lightning.embedding.energy.energy_shares`)."""
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+ENERGY: Pooling = "energy"
+PER_RESIDUE: tuple[Pooling, ...] = ("residue", "energy")
+"""Those with a row a residue."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ...runtime.files import existing_folder, safe_name, write_json
-from ..energy import ENERGY
-from .base import Embedded, Writer
+from ..runtime.files import existing_folder, safe_name, write_json
+from .base import ENERGY, Embedded, Writer
 
 _KEYS = {
     "residue": "representations",

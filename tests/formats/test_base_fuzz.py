@@ -12,11 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rd_lightning.embedding.formats import Description, Embedded, writer_for
-from rd_lightning.embedding.formats.fair_esm import file_name
+from rd_lightning.formats import Description, Embedded, writer_for
+from rd_lightning.formats.fair_esm import file_name
 from rd_lightning.runtime.files import safe_name
 
-from ...mutations import fuzzed
+from ..mutations import fuzzed
 
 HEADERS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\r\n"), max_size=40

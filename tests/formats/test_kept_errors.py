@@ -7,9 +7,9 @@ from itertools import count
 import pytest
 import torch
 
-from rd_lightning.embedding.formats import kept_errors
-from rd_lightning.embedding.formats.hdf5 import HDF5TopUp
-from rd_lightning.embedding.formats.kept_errors import KeptErrors
+from rd_lightning.formats import kept_errors
+from rd_lightning.formats.hdf5 import HDF5TopUp
+from rd_lightning.formats.kept_errors import KeptErrors
 
 from .test_base import ALL, DIMS, description, records, write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from ...errors import InputError, check_choice
+from ..errors import InputError, check_choice
 from .base import Description, Embedded, Writer
 
 FORMATS = {

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from hypothesis import given
 
-from rd_lightning.embedding.formats.hdf5 import EmbeddingFile
+from rd_lightning.formats.hdf5 import EmbeddingFile
 
-from ...mutations import damaged, fuzzed, read_content, result_or_input_error
+from ..mutations import damaged, fuzzed, read_content, result_or_input_error
 
-WHOLE = (Path(__file__).parents[2] / "artefacts" / "emb.h5").read_bytes()
+WHOLE = (Path(__file__).parents[1] / "artefacts" / "emb.h5").read_bytes()
 
 
 def read_all(path: Path) -> None:

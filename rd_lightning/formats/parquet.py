@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 
-from ...errors import InputError
-from ...runtime.files import atomic_path
+from ..errors import InputError
+from ..runtime.files import atomic_path
 from .base import Embedded, Writer
 
 try:

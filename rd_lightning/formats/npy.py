@@ -8,11 +8,9 @@ from typing import IO
 import numpy as np
 import torch
 
-from ...runtime.files import atomic_path, write_json
-from ...runtime.precision import dtype_name
-from ..energy import ENERGY
-from ..pooling import PER_RESIDUE
-from .base import Embedded, Writer
+from ..runtime.files import atomic_path, write_json
+from ..runtime.precision import dtype_name
+from .base import ENERGY, PER_RESIDUE, Embedded, Writer
 
 NAMES = {
     "mean": "per-protein.npy",

@@ -21,11 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError, reason
-from ...runtime.files import atomic_path, safe_name
-from ...runtime.precision import dtype_name
-from ..energy import ENERGY
-from .base import Description, Embedded, Writer
+from ..errors import InputError, reason
+from ..runtime.files import atomic_path, safe_name
+from ..runtime.precision import dtype_name
+from .base import ENERGY, Description, Embedded, Writer
 from .kept_errors import KeptErrors
 
 GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue", "energy": "energy"}

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rd_lightning.embedding.formats import Description, Embedded, format_of, writer_for
-from rd_lightning.embedding.formats.fair_esm import file_name
-from rd_lightning.embedding.formats.hdf5 import EmbeddingFile, HDF5TopUp
 from rd_lightning.errors import InputError
+from rd_lightning.formats import Description, Embedded, format_of, writer_for
+from rd_lightning.formats.fair_esm import file_name
+from rd_lightning.formats.hdf5 import EmbeddingFile, HDF5TopUp
 from rd_lightning.runtime.files import safe_name
 
 IDS = ["P12345", "sp|P1|X/../y", "..", ".", "ünïcode", "a%2Fb", "a/b", "copy"]
