@@ -43,6 +43,28 @@ class Batch:
         return replace(self, tokens=self.tokens.pin_memory(), rows=self.rows.pin_memory())
 
 
+@dataclass
+class EmbeddedBatch:
+    """Residues of one group that are embedded already. ``number`` is -1, and all else empty, in an
+    empty batch."""
+
+    blocks: list[Tensor]
+    """(n, d_k) a member, as they are stored: the same residues in each, window by window."""
+    number: int
+    """In the plan."""
+    group: int
+    windows: list[Window] = field(default_factory=list)
+
+    @property
+    def num_residues(self) -> int:
+        """Residues in it."""
+        return sum(length for _, _, length in self.windows)
+
+    def pin_memory(self) -> EmbeddedBatch:
+        """For torch's DataLoader: page-locked, so that the copy to a GPU need not be waited for."""
+        return replace(self, blocks=[block.pin_memory() for block in self.blocks])
+
+
 def make_batch(
     store: Sequences, tokenizer: Tokenizer, windows: list[Window], *, number: int, group: int
 ) -> Batch:

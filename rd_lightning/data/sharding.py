@@ -79,16 +79,19 @@ class ShardedBatches(IterableDataset):
         folder: of the store that each worker opens for itself.
         make: (store, number) to the batch; -1 is the empty one.
         numbers: the batches that the shard speaks of, where they are not 0, 1, ...
+        open_: opens the store.
     """
 
     def __init__(
         self,
         folder: Path,
         shard: Shard,
-        make: Callable[[SequenceStore, int], Any],
+        make: Callable[[Any, int], Any],
         numbers: np.ndarray | None = None,
+        open_: Callable[[Path], SequenceStore] = SequenceStore.open,
     ) -> None:
         self.folder, self.shard, self.make, self.numbers = folder, shard, make, numbers
+        self.open = open_
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -96,7 +99,7 @@ class ShardedBatches(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        with SequenceStore.open(self.folder) as store:  # each worker has its own file handle
+        with self.open(self.folder) as store:  # each worker has its own file handle
             for step in range(first, len(self.shard), stride):
                 number = self.shard[step]
                 if self.numbers is not None and number >= 0:

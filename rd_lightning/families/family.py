@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from inspect import Parameter, signature
@@ -121,6 +121,14 @@ class Family:
     """As :attr:`load`, but with the weights as they stand in the file, mapped into memory rather
     than read: no float32 copy is made of weights that are to be held in another dtype. None: there
     is no such function, and :attr:`load` is called."""
+    embedded: Mapping[str, Any] | None = field(default=None, hash=False)
+    """Of members whose embeddings are in files, what the files say of their origin; two fits that are
+    added must agree in it. None: there are models, which make the embeddings."""
+
+    @property
+    def has_models(self) -> bool:
+        """Whether its members are models that can be run."""
+        return self.embedded is None
 
     def translation(self, member: Member, folder: Path | None) -> Translation | None:
         """From the family's tokens to those of a member; None where they are the same.

@@ -13,6 +13,8 @@ from .hub_files import is_repository
 
 MEMBERS = "members"
 """Key of the list in a state's identity and in a head's report."""
+EMBEDDED = "embeddings"
+"""Key, in both, of what files of embeddings say of their origin, where a fit was of such files."""
 
 
 def members_record(family: Family, members: Sequence[Member]) -> list[dict[str, Any]] | None:

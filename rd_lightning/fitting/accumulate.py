@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 from torchmetrics import SumMetric
 
-from ..data.batch import Batch
+from ..data.batch import Batch, EmbeddedBatch
 from ..data.windows import Window
 from ..distillation.kernels import batch_mean, finite_rows
 from ..distillation.moments import JointMoments
@@ -83,6 +83,7 @@ class Accumulator:
         on_nonfinite: "raise" when an embedding is NaN or infinite, or "skip" its residue. Either
             way it never reaches the moments.
         transform: of the blocks before they are added, such as random features beside them.
+        remedy: what to do about an embedding that is not finite, for the message.
 
     Attributes:
         num_residues: run so far, those that were skipped included. The three counts are
@@ -100,16 +101,17 @@ class Accumulator:
         name: Callable[[list[Window]], str],
         on_nonfinite: Literal["raise", "skip"] = "raise",
         transform: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
+        remedy: str = "fix the weights or the precision",
     ) -> None:
         self.backbones, self.max_residues, self.name = backbones, max_residues, name
-        self.on_nonfinite, self.transform = on_nonfinite, transform
+        self.on_nonfinite, self.transform, self.remedy = on_nonfinite, transform, remedy
         self._finite = FiniteWatch()
         self._budget = TokenBudget()
         self.num_residues = _counter()
         self.num_nonfinite = _counter()
         self.num_pieces = _counter()
 
-    def add(self, batch: Batch, moments: JointMoments) -> None:
+    def add(self, batch: Batch | EmbeddedBatch, moments: JointMoments) -> None:
         """Add the residues of a batch.
 
         Raises:
@@ -136,7 +138,7 @@ class Accumulator:
         """Residues that this process left out, as of the last :meth:`check`."""
         return self.num_nonfinite.sum_value.clone()
 
-    def mean(self, batch: Batch) -> Float64[Tensor, " D"] | None:
+    def mean(self, batch: Batch | EmbeddedBatch) -> Float64[Tensor, " D"] | None:
         """Mean of the finite rows of a batch, or of its first piece with any, for a shift that all
         processes share; None where no row is finite."""
         means = (batch_mean(rows.embedded, rows.finite) for _, rows in self._embed(batch))
@@ -150,17 +152,20 @@ class Accumulator:
         self.num_nonfinite.update(suspect.num_residues)
         if self.on_nonfinite == "raise":
             raise InputError(
-                f"NaN or infinity in the embeddings of {self.name(suspect.windows)}; fix the "
-                "weights or the precision, or pass on_nonfinite=skip to leave such residues out"
+                f"NaN or infinity in the embeddings of {self.name(suspect.windows)}; {self.remedy}, "
+                "or pass on_nonfinite=skip to leave such residues out"
             )
 
-    def _embed(self, batch: Batch) -> Iterator[tuple[Batch, Rows]]:
+    def _embed(self, batch: Batch | EmbeddedBatch) -> Iterator[tuple[Batch | EmbeddedBatch, Rows]]:
         """All that takes memory in proportion to the batch, so that it is in pieces if need be."""
 
         def rows(blocks: list[Tensor]) -> Rows:
             transformed = blocks if self.transform is None else self.transform(blocks)
             return Rows(blocks, transformed, finite_rows(blocks))
 
+        if isinstance(batch, EmbeddedBatch):
+            yield batch, rows(batch.blocks)
+            return
         try:
             yield from embed_in_pieces(
                 self.backbones,

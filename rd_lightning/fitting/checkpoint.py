@@ -25,8 +25,8 @@ from ..runtime.os_errors import explained
 from ..runtime.provenance import differences
 from ..runtime.stopping import handle_signals, raise_stopped, signals_handled, stopped
 from .accumulate import Accumulator
-from .datamodule import FastaDataModule
 from .output import CHECKPOINT
+from .planned import PlannedDataModule
 from .state import FitState, Part
 
 log = logging.getLogger(__name__)
@@ -282,7 +282,7 @@ def told_by_first(
     state: FitState | None,
     identity: Mapping[str, Any],
     dims: Sequence[int],
-    data: FastaDataModule,
+    data: PlannedDataModule,
     *,
     may_miss: bool,
 ) -> tuple[int, Tensor | None]:
@@ -292,7 +292,7 @@ def told_by_first(
     Args:
         state: what the first process has read; it is compared with this run there.
         identity, dims: of this run, see :func:`check_resumed`.
-        may_miss: see :meth:`FastaDataModule.check_earlier`.
+        may_miss: see :meth:`PlannedDataModule.check_earlier`.
 
     Raises:
         InputError: it is not of this run; on the others, marked as reported by another process.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..data.windows import Window
 from ..families.execution import Execution
 from ..families.family import Family, Member
-from ..families.record import MEMBERS, members_record
+from ..families.record import EMBEDDED, MEMBERS, members_record
 from ..runtime.provenance import versions
-from .datamodule import FastaDataModule
+from .planned import PlannedDataModule
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -23,17 +23,22 @@ def fit_identity(
     execution: Execution,
     trainer: Trainer,
 ) -> dict[str, Any]:
-    """What must agree for two states to be of one fit, as far as known before the weights.
+    """What must agree for two states to be of one fit, as far as known before the weights. Of members
+    whose embeddings are in files there is no family, and no model that is run in some precision.
 
     Args:
         members: that are fitted.
         accumulate: arithmetic of the moments.
     """
+    names = [member.name for member in members]
+    if family.embedded is not None:
+        files = {name: family.embedded[name] for name in names}
+        return {"names": names, EMBEDDED: files, "accumulate": accumulate}
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     record = members_record(family, members)
     return {
         "family": family.name,
-        "names": [member.name for member in members],
+        "names": names,
         **({} if record is None else {MEMBERS: record}),
         "accumulate": accumulate,
         "precision": precision,
@@ -43,7 +48,7 @@ def fit_identity(
 
 def fit_context(
     identity: Mapping[str, Any],
-    data: FastaDataModule | None,
+    data: PlannedDataModule | None,
     *,
     num_devices: int,
     num_residues: int,
@@ -72,8 +77,8 @@ def fit_context(
     }
 
 
-def named(windows: Sequence[Window], data: FastaDataModule | None) -> str:
+def named(windows: Sequence[Window], data: PlannedDataModule | None) -> str:
     """The records that windows are of, for a message."""
     if data is None or data.store is None:
         return f"sequence(s) {sorted({i for i, _, _ in windows})}"
-    return data.store.names(i for i, _, _ in windows)
+    return data.named(windows)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 
-from ..data.batch import Batch
+from ..data.batch import Batch, EmbeddedBatch
 from ..distillation.checks import Scale, check_options
 from ..distillation.linalg import Solver
 from ..distillation.moments import JointMoments, Precision
@@ -28,8 +28,8 @@ from ..runtime.memory import free_memory
 from .accumulate import Accumulator
 from .checkpoint import Saved, ended_early, told_by_first
 from .context import fit_context, fit_identity, named
-from .datamodule import FastaDataModule
 from .plan import PlanSettings, check_enough
+from .planned import PlannedDataModule
 from .shift import first_batches, shared_shift
 from .state import FitState, Part
 from .weights import fit_placement, load_weights
@@ -147,16 +147,16 @@ class RDModule(L.LightningModule):
         return self.state.heldout
 
     @property
-    def data(self) -> FastaDataModule | None:
+    def data(self) -> PlannedDataModule | None:
         """The trainer's data module, where it is of this package."""
         found = getattr(self.trainer, "datamodule", None)
-        return found if isinstance(found, FastaDataModule) and found.plan is not None else None
+        return found if isinstance(found, PlannedDataModule) and found.plan is not None else None
 
     def setup(self, stage: str) -> None:
         check_strategy(self.trainer.strategy)
         if data := self.data:
             assert data.plan is not None
-            data.check_tokens(self.family)
+            data.check_family(self.family)
             if data.part_of == 1:
                 check_enough(data.plan.summary(), self.dims, self.names, self.solve_options)
             num_groups = data.plan.settings.num_groups
@@ -193,7 +193,7 @@ class RDModule(L.LightningModule):
         return fit_identity(self.family, self.members, self.accumulate, self.execution, trainer)
 
     def _resume(
-        self, saved: FitState | None, data: FastaDataModule, identity: dict[str, Any]
+        self, saved: FitState | None, data: PlannedDataModule, identity: dict[str, Any]
     ) -> None:
         """Resume from the first process's state: its moments stay there, all have its shift."""
         state = saved if self.global_rank == 0 else None
@@ -210,7 +210,7 @@ class RDModule(L.LightningModule):
         self._started, self._steps = time.perf_counter(), 0
 
     @torch.no_grad()
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch | EmbeddedBatch, batch_idx: int) -> None:
         self._steps += 1
         if self.state.shift is None:
             self._share_shift(batch)
@@ -229,19 +229,20 @@ class RDModule(L.LightningModule):
                 max_residues=self._settings.max_residues,
                 name=lambda windows: named(windows, self.data),
                 on_nonfinite=self.on_nonfinite,
+                **({} if self.data is None else {"remedy": self.data.remedy}),
             )
         return self._accumulator
 
-    def _share_shift(self, batch: Batch) -> None:
+    def _share_shift(self, batch: Batch | EmbeddedBatch) -> None:
         skips, move = self.on_nonfinite == "skip", self.trainer.strategy.batch_to_device
         batches = first_batches(batch, self.data, move, every=skips)
         shift = shared_shift(self.accumulator, batches, sum(self.dims), self._sums_on)
         if shift is not None:
             self.state.set_shift_(shift)
         elif self.data is not None and skips:
-            raise InputError("no residue has finite embeddings; fix the weights or the precision")
+            raise InputError(f"no residue has finite embeddings; {self.data.remedy}")
 
-    def _log_speed(self, batch: Batch) -> None:
+    def _log_speed(self, batch: Batch | EmbeddedBatch) -> None:
         self._residues_done += batch.num_residues
         if self.trainer.logger is not None:
             rate = self._residues_done / (time.perf_counter() - self._started)
@@ -269,7 +270,7 @@ class RDModule(L.LightningModule):
         """The device, or the CPU where it has no float64."""
         return self.state.heldout.device
 
-    def _part(self, data: FastaDataModule, num_rows: int, steps: int) -> Part:
+    def _part(self, data: PlannedDataModule, num_rows: int, steps: int) -> Part:
         """Of the global state, of so many rows, after so many steps of this run (a collective)."""
         left_out = distributed.all_reduce_sum_(self.accumulator.left_out_here.to(self._sums_on))
         counted = num_rows - self._rows_before + int(left_out)

@@ -16,15 +16,15 @@ from ..families.download import said_of_source, to_download
 from ..families.family import chain_text, one_a_model
 from ..head.report import scale_text
 from ..runtime.precision import faster_precision
-from .datamodule import FastaDataModule
 from .estimate import expected_seconds
 from .module import RDModule
 from .plan import PlanSettings, PlanSummary
+from .planned import PlannedDataModule
 
 PICTURE = "preflight.png"
 
 
-def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -> list[Fact]:
+def preflight_facts(module: RDModule, data: PlannedDataModule, trainer: Trainer) -> list[Fact]:
     """Members, sequences, residues, longest, batches, device, memory of the state."""
     assert data.plan is not None and data.store is not None
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
@@ -36,7 +36,7 @@ def preflight_facts(module: RDModule, data: FastaDataModule, trainer: Trainer) -
         ("family", f"{module.family.name}: {members}"),
         *([("levels", levels)] if levels else []),
         *([("scale", scale)] if scale else []),
-        ("input", data.fasta),
+        *data.input_facts(),
         (
             "sequences",
             f"{plan.num_sequences:,} of {scan.num_records:,} records, "
@@ -77,7 +77,7 @@ def _downloads(module: RDModule) -> dict[Path, tuple[list[str], int]]:
     return found
 
 
-def check_rooms(module: RDModule, data: FastaDataModule, folder: Path) -> None:
+def check_rooms(module: RDModule, data: PlannedDataModule, folder: Path) -> None:
     """Raise InputError if there is no room for the states of the run (the checkpoint, the next one
     beside it or the moments, and the head), or for weights that are to be downloaded."""
     assert data.plan is not None
@@ -99,7 +99,7 @@ def letter_rows(scan: ScanSummary) -> list[tuple[str, str, str]]:
     return [(letter, f"{number:,}", f"{number / total:.2%}") for letter, number in ordered]
 
 
-def expected_time(module: RDModule, data: FastaDataModule, trainer: Trainer) -> str:
+def expected_time(module: RDModule, data: PlannedDataModule, trainer: Trainer) -> str:
     """A rough forecast of the fit, in words; measures the device for a moment."""
     assert data.plan is not None
     seconds = expected_seconds(
@@ -115,7 +115,7 @@ def expected_time(module: RDModule, data: FastaDataModule, trainer: Trainer) -> 
     return f"about {seconds:.0f} seconds, within a factor of two or so"
 
 
-def save_lengths_picture(data: FastaDataModule, folder: str | os.PathLike) -> Path:
+def save_lengths_picture(data: PlannedDataModule, folder: str | os.PathLike) -> Path:
     """A histogram of sequence lengths, with the longest window marked, as PNG; its path."""
     assert data.plan is not None and data.store is not None
     lengths, max_residues = data.store.column("length"), data.plan.settings.max_residues
@@ -157,7 +157,7 @@ def _long(plan: PlanSummary, settings: PlanSettings) -> str:
     return long_sequences(plan.num_long, settings.max_residues, treatment)
 
 
-def _batches(data: FastaDataModule, plan: PlanSummary, settings: PlanSettings) -> str:
+def _batches(data: PlannedDataModule, plan: PlanSummary, settings: PlanSettings) -> str:
     said = f"{plan.num_batches:,} of up to {settings.tokens_per_batch:,} tokens"
     shard = data.shard
     if shard.of > 1:

@@ -8,14 +8,16 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ..data.batch import Batch
+from ..data.batch import Batch, EmbeddedBatch
 from ..distillation.shift import of_first_rank
 from .accumulate import Accumulator
-from .datamodule import FastaDataModule
+from .planned import PlannedDataModule
+
+AnyBatch = Batch | EmbeddedBatch
 
 
 def shared_shift(
-    accumulator: Accumulator, batches: Iterator[Batch], width: int, device: torch.device
+    accumulator: Accumulator, batches: Iterator[AnyBatch], width: int, device: torch.device
 ) -> Float64[Tensor, " D"] | None:
     """The mean of the first of the batches with a finite row, on all processes (a collective); None
     where there is no such batch.
@@ -37,8 +39,12 @@ def shared_shift(
 
 
 def first_batches(
-    batch: Batch, data: FastaDataModule | None, move: Callable[[Batch], Batch], *, every: bool
-) -> Iterator[Batch]:
+    batch: AnyBatch,
+    data: PlannedDataModule | None,
+    move: Callable[[AnyBatch], AnyBatch],
+    *,
+    every: bool,
+) -> Iterator[AnyBatch]:
     """Batches to take the shift from: those of the plan, or the given one where there is none.
 
     Args:

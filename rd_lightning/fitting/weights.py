@@ -47,9 +47,13 @@ def load_weights(
     One process of a machine is first, so that a download happens once, and makes the blocks of what
     is streamed; the others map them.
 
+    Of members whose embeddings are in files there are none.
+
     Raises:
         InputError: weights are missing or damaged, or there is no room for what is shared.
     """
+    if not family.has_models:
+        return Backbones((), ())
 
     def load(streamed: Collection[str]) -> Backbones:
         return load_backbones(
