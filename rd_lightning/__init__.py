@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from .distillation.solve import fit_chain
     from .embedding.model import RDModel
     from .fitting.datamodule import FastaDataModule
+    from .fitting.embedded import EmbeddingsDataModule
     from .fitting.module import RDModule
     from .head.head import RDHead
     from .runtime.ddp import FrozenDDPStrategy
 
 __all__ = [
+    "EmbeddingsDataModule",
     "FastaDataModule",
     "FrozenDDPStrategy",
     "JointMoments",
@@ -26,6 +28,7 @@ __all__ = [
 
 # Loaded when first asked for: torch and Lightning take seconds, a typo in a command should not.
 _HOME = {
+    "EmbeddingsDataModule": "fitting.embedded",
     "FastaDataModule": "fitting.datamodule",
     "FrozenDDPStrategy": "runtime.ddp",
     "JointMoments": "distillation.moments",

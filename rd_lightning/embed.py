@@ -1,4 +1,4 @@
-"""rd-embed: a FASTA file in, nested embeddings out."""
+"""rd-embed: a FASTA file in, or files of raw embeddings; nested embeddings out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from .cli.command import is_main_process, plain, quiet_libraries, run_command
+from .cli.command import is_given, is_main_process, plain, quiet_libraries, run_command
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from .embedding.job import EmbedJob, EmbedOptions
     from .embedding.records import OutputPart
     from .embedding.runner import RunAlone, RunUnderTrainer
+
+
+_OF_SEQUENCES = (
+    *("fasta", "topup", "max_residues", "long", "overlap", "on_nucleotides", "ids"),
+    *("tokens_per_batch", "store", "num_workers", "assemble", "family"),
+)
+"""Settings that mean nothing where the embeddings are in files."""
 
 
 def main() -> None:
@@ -34,6 +41,8 @@ def embed(config: DictConfig) -> None:
     from .runtime.owner import owned_file
     from .runtime.precision import faster_precision
 
+    if config.embeddings is not None:
+        return _from_files(config, plain_console())
     console, part = plain_console(), _part(config.assemble)
     job = EmbedJob(_options(config), part)
     if part is not None:
@@ -80,6 +89,24 @@ def embed(config: DictConfig) -> None:
     else:
         console.print(f"vectors: {job.spool_folder}", soft_wrap=True)
         console.print("write the output of them with assemble=only and the same settings")
+
+
+def _from_files(config: DictConfig, console: Console) -> None:
+    """A head on embeddings that are there already; settings that would say nothing are refused."""
+    from .embedding.from_files import FilesJob
+    from .embedding.runner import one_device
+
+    for key in (*_OF_SEQUENCES, *(f"family.{key}" for key in config.family)):
+        if is_given(key):
+            raise InputError(
+                f"{key} is of sequences or models, and embeddings names files of embeddings, "
+                "which need neither; leave one of them out"
+            )
+    device = one_device(config.trainer)
+    if device is None:
+        raise InputError("embeddings: one process on one device; use device=cpu or device=cuda")
+    job = FilesJob(_options(config), plain(config)["embeddings"], device.device)
+    job.run(console, preflight=config.preflight)
 
 
 def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None:

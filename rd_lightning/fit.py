@@ -1,10 +1,10 @@
-"""rd-fit: a FASTA file in, a reverse-distilled head out."""
+"""rd-fit: a FASTA file in, or files of embeddings; a reverse-distilled head out."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .cli.command import (
     is_given,
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from .display.console import Console
+    from .families import Family
     from .fitting.checkpoint import FitCheckpoint
-    from .fitting.datamodule import FastaDataModule
     from .fitting.module import RDModule
+    from .fitting.planned import PlannedDataModule
     from .fitting.state import FitState
 
 
@@ -39,7 +40,7 @@ def fit(config: DictConfig) -> None:
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
     if config.data.claim is not None and not config.preflight:
         return _work(config)
-    module, data = _make_module(config), _make_data(config)
+    module, data = _make(config)
     if data.part_of > 1 and not is_given("out") and not is_sweep():
         raise InputError(
             f"data.part={config.data.part}: name the folder of this part, out=DIR; parts that run "
@@ -61,7 +62,7 @@ def _work(config: DictConfig) -> None:
             "data.claim has parts, folders and checkpoints of its own; leave out "
             "data.part, out, resume and -m"
         )
-    module, data = _make_module(config), _make_data(config)
+    module, data = _make(config)
     trainer = make_trainer(config.trainer, root=folder)
     if trainer.world_size > 1:
         raise InputError("data.claim: a worker is one process; start one a device, each by itself")
@@ -72,19 +73,18 @@ def _work(config: DictConfig) -> None:
     check_same_fit(folder, facts)
     config.resume = "auto"
     for number, part_folder in claimed_parts(folder, num_parts):
-        share, used = _make_data(config, f"{number}/{num_parts}"), module.used_backbones
+        used = module.used_backbones
+        module, share = _make(config, f"{number}/{num_parts}")
         share.store, share.plan = data.store, data.plan
-        module = _make_module(config)
         module.backbones = next(iter(used), None)  # loaded once
         _fit_in(part_folder, config, module, share)
     done = f"all {num_parts} parts are done; add them up: rd-merge {folder}/*"
     plain_console().print(done, soft_wrap=True)
 
 
-def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule) -> None:
+def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: PlannedDataModule) -> None:
     from .cli.trainer import make_trainer
     from .families.download import download_missing
-    from .families.family import one_a_model
     from .fitting.checkpoint import FitCheckpoint
     from .fitting.output import CHECKPOINT
     from .runtime.ddp import first_decides
@@ -101,7 +101,7 @@ def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataM
         else:
             data.scan(trainer.strategy.root_device.type)
         if todo == "stream":
-            download_missing(one_a_model(module.members), module.weights)
+            download_missing(module.models, module.weights)
 
     if todo == "stream" or is_main_process():
         try:
@@ -118,7 +118,7 @@ def _fit_in(folder: Path, config: DictConfig, module: RDModule, data: FastaDataM
 
 
 def _todo(
-    folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule, trainer: Trainer
+    folder: Path, config: DictConfig, module: RDModule, data: PlannedDataModule, trainer: Trainer
 ) -> Literal["nothing", "solve", "stream"]:
     """Scan, say what is left to do, check it; on the first process alone, whose folder it is."""
     from .data.scan import SKIPPED
@@ -139,13 +139,16 @@ def _todo(
     data.scan(device.type)
     assert data.store is not None
     assert data.plan is not None
-    module.placement = fit_placement(module.members, module.offload, trainer, data.plan.settings)
-    memory = ("memory", memory_fact(module.placement, module.offload))
-    print_facts(console, [*preflight_facts(module, data, trainer), memory])
+    facts = preflight_facts(module, data, trainer)
+    if module.models:
+        settings = data.plan.settings
+        module.placement = fit_placement(module.members, module.offload, trainer, settings)
+        facts.append(("memory", memory_fact(module.placement, module.offload)))
+    print_facts(console, facts)
     if earlier is not None:
         # What is known before the weights are loaded; the module compares those too.
         known = module.identity_under(trainer)
-        del known["compile"]  # the compiler may fail, and the run go on without
+        known.pop("compile", None)  # the compiler may fail, and the run go on without
         check_resumed(earlier, known, module.dims, data.part(data.batches_done))
     if complete:
         check_same_options(folder, module.solve_options)
@@ -165,7 +168,7 @@ def _stream_and_write(
     folder: Path,
     config: DictConfig,
     module: RDModule,
-    data: FastaDataModule,
+    data: PlannedDataModule,
     trainer: Trainer,
     saving: FitCheckpoint,
 ) -> None:
@@ -187,7 +190,7 @@ def _stream_and_write(
             return
         if not module.state.parts:
             raise InputError("the trainer ended before the stream began; leave out max_epochs=0")
-        write_state(module.state, module.head, folder, plain(config))
+        write_state(module.state, module.head, folder, _asked_for(config))
     except OSError as error:
         raise InputError(f"{explained(error)}; {saving.fate}") from error
     except InputError as error:
@@ -205,7 +208,7 @@ def _stream_and_write(
 
 
 def _say_what_was_done(
-    console: Console, folder: Path, config: DictConfig, module: RDModule, data: FastaDataModule
+    console: Console, folder: Path, config: DictConfig, module: RDModule, data: PlannedDataModule
 ) -> None:
     from .fitting.summary import print_report
 
@@ -225,12 +228,52 @@ def _say_what_was_done(
     console.print(f"head, moments and report: {folder}", soft_wrap=True)
 
 
-def _make_module(config: DictConfig) -> RDModule:
+def _make(config: DictConfig, part: str | None = None) -> tuple[RDModule, PlannedDataModule]:
+    """What runs, and on what; of a part in place of the configuration's."""
     from .families import family_from_config
+
+    settings = {k: v for k, v in config.data.items() if not str(k).startswith("claim")}
+    if part is not None:
+        settings["part"] = part
+    if config.embeddings is not None:
+        return _make_embedded(config, settings)
+    from .fitting.datamodule import FastaDataModule
+
+    module = _make_module(config, family_from_config(config.family))
+    return module, FastaDataModule(**settings, tokenizer=module.family.tokenizer())
+
+
+def _make_embedded(
+    config: DictConfig, settings: dict[str, Any]
+) -> tuple[RDModule, PlannedDataModule]:
+    """Of files of embeddings, which need no model; settings that would say nothing are refused."""
+    from .fitting.embedded import EmbeddingsDataModule
+
+    for key, default in {"fasta": None, "store": None, "on_nucleotides": "raise"}.items():
+        if settings.pop(key) != default:
+            raise InputError(
+                f"data.{key} is of sequences, and embeddings names files of embeddings, in which "
+                "there are none; leave one of them out"
+            )
+    if any(is_given(key) for key in ("family", *(f"family.{k}" for k in config.family))):
+        raise InputError("embeddings: no model is loaded; leave out family and its settings")
+    data = EmbeddingsDataModule(plain(config)["embeddings"], **settings)
+    return _make_module(config, data.family), data
+
+
+def _asked_for(config: DictConfig) -> dict[str, Any]:
+    """The configuration for the report, without the family where no model was run."""
+    asked = plain(config)
+    if asked["embeddings"] is not None:
+        del asked["family"]
+    return asked
+
+
+def _make_module(config: DictConfig, family: Family) -> RDModule:
     from .fitting.module import RDModule
 
     return RDModule(
-        family_from_config(config.family),
+        family,
         config.target,
         weights=config.family.weights,
         solver=config.solver,
@@ -245,27 +288,15 @@ def _make_module(config: DictConfig) -> RDModule:
     )
 
 
-def _make_data(config: DictConfig, part: str | None = None) -> FastaDataModule:
-    """Of a part in place of the configuration's."""
-    from .families import family_from_config
-    from .fitting.datamodule import FastaDataModule
-
-    family = family_from_config(config.family)
-    settings = {k: v for k, v in config.data.items() if not str(k).startswith("claim")}
-    if part is not None:
-        settings["part"] = part
-    return FastaDataModule(**settings, tokenizer=family.tokenizer())
-
-
 def _more_preflight(
-    console: Console, module: RDModule, data: FastaDataModule, trainer: Trainer, folder: Path
+    console: Console, module: RDModule, data: PlannedDataModule, trainer: Trainer, folder: Path
 ) -> None:
     from .display.console import print_table
     from .fitting.preflight import expected_time, letter_rows, save_lengths_picture
 
     assert data.store is not None
-    rows = letter_rows(data.store.summary)
-    print_table(console, "Residues by letter", ("letter", "residues", "share"), rows)
+    if rows := letter_rows(data.store.summary):  # none where there are embeddings alone
+        print_table(console, "Residues by letter", ("letter", "residues", "share"), rows)
     console.print(f"expected time: {expected_time(module, data, trainer)}")
     console.print(f"lengths: {save_lengths_picture(data, folder)}", soft_wrap=True)
 
@@ -283,7 +314,7 @@ def _resumed(resume: str | None, folder: Path) -> FitState | None:
     return state
 
 
-def _solve_only(module: RDModule, data: FastaDataModule, state: FitState) -> None:
+def _solve_only(module: RDModule, data: PlannedDataModule, state: FitState) -> None:
     """The stream was complete when the earlier run ended; only the chain is left to solve."""
     from .fitting.state import solve_state
 

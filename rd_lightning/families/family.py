@@ -122,8 +122,8 @@ class Family:
     than read: no float32 copy is made of weights that are to be held in another dtype. None: there
     is no such function, and :attr:`load` is called."""
     embedded: Mapping[str, Any] | None = field(default=None, hash=False)
-    """Of members whose embeddings are in files, what the files say of their origin; two fits that are
-    added must agree in it. None: there are models, which make the embeddings."""
+    """Of members whose embeddings are in files, what the files say of their origin, in which fits
+    that are added must agree. None: there are models, which make the embeddings."""
 
     @property
     def has_models(self) -> bool:

@@ -152,8 +152,8 @@ class Accumulator:
         self.num_nonfinite.update(suspect.num_residues)
         if self.on_nonfinite == "raise":
             raise InputError(
-                f"NaN or infinity in the embeddings of {self.name(suspect.windows)}; {self.remedy}, "
-                "or pass on_nonfinite=skip to leave such residues out"
+                f"NaN or infinity in the embeddings of {self.name(suspect.windows)}; "
+                f"{self.remedy}, or pass on_nonfinite=skip to leave such residues out"
             )
 
     def _embed(self, batch: Batch | EmbeddedBatch) -> Iterator[tuple[Batch | EmbeddedBatch, Rows]]:

@@ -23,8 +23,8 @@ def fit_identity(
     execution: Execution,
     trainer: Trainer,
 ) -> dict[str, Any]:
-    """What must agree for two states to be of one fit, as far as known before the weights. Of members
-    whose embeddings are in files there is no family, and no model that is run in some precision.
+    """What must agree for two states to be of one fit, as far as known before the weights. Where
+    the embeddings are in files there is no family, and no model that is run in some precision.
 
     Args:
         members: that are fitted.

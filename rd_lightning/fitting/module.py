@@ -19,7 +19,7 @@ from ..distillation.solve import fit_chain
 from ..errors import InputError, check_choice
 from ..families.backbone import Backbones, weight_digests
 from ..families.execution import Attention, Compile, Execution, recorded
-from ..families.family import Family, get_family
+from ..families.family import Family, Member, get_family, one_a_model
 from ..families.placement import OFFLOADS, Offload, Placement
 from ..head.head import RDHead
 from ..runtime import distributed
@@ -137,6 +137,12 @@ class RDModule(L.LightningModule):
         self._started, self._residues_done, self._steps, self._rows_before = 0.0, 0, 0, 0
 
     @property
+    def models(self) -> dict[Member, tuple[Member, ...]]:
+        """What is run, each model once, with the members that are its layers; nothing where the
+        embeddings are in files."""
+        return one_a_model(self.members) if self.family.has_models else {}
+
+    @property
     def moments(self) -> JointMoments:
         """Of all fit residues; global after the fit."""
         return self.state.total
@@ -229,7 +235,7 @@ class RDModule(L.LightningModule):
                 max_residues=self._settings.max_residues,
                 name=lambda windows: named(windows, self.data),
                 on_nonfinite=self.on_nonfinite,
-                **({} if self.data is None else {"remedy": self.data.remedy}),
+                remedy=(self.data or PlannedDataModule).remedy,
             )
         return self._accumulator
 

@@ -215,6 +215,10 @@ class PlannedDataModule(L.LightningDataModule):
                 "run had it"
             )
 
+    def reading_seconds(self) -> float:
+        """How long reading all batches once takes, where it is what a fit waits for; else 0."""
+        return 0.0
+
     def batch(self, number: int) -> Batch | EmbeddedBatch:
         """A batch of the plan."""
         assert self.store is not None and self.plan is not None

@@ -28,12 +28,12 @@ def preflight_facts(module: RDModule, data: PlannedDataModule, trainer: Trainer)
     """Members, sequences, residues, longest, batches, device, memory of the state."""
     assert data.plan is not None and data.store is not None
     plan, scan, settings = data.plan.summary(), data.store.summary, data.plan.settings
-    members = chain_text(module.names, module.dims)
+    members, device = chain_text(module.names, module.dims), trainer.strategy.root_device
     widths = module.solve_options["level_widths"]
     scale = scale_text(module.solve_options["scale"])
     levels = f"{' -> '.join(map(str, widths))} columns" if widths is not None else None
     return [
-        ("family", f"{module.family.name}: {members}"),
+        ("family", f"{module.family.name}: {members}") if module.models else ("members", members),
         *([("levels", levels)] if levels else []),
         *([("scale", scale)] if scale else []),
         *data.input_facts(),
@@ -47,7 +47,7 @@ def preflight_facts(module: RDModule, data: PlannedDataModule, trainer: Trainer)
         ("long sequences", _long(plan, settings)),
         ("batches", _batches(data, plan, settings)),
         ("device", _device(module, trainer)),
-        *faster_precision(trainer.strategy.root_device.type, str(trainer.precision)),
+        *(faster_precision(device.type, str(trainer.precision)) if module.models else ()),
         ("state", _state(module, settings)),
         *_weights(module),
     ]
@@ -56,11 +56,11 @@ def preflight_facts(module: RDModule, data: PlannedDataModule, trainer: Trainer)
 def _weights(module: RDModule) -> list[Fact]:
     """Where weights are read from, and those that are to come."""
     facts: list[Fact] = []
-    models = one_a_model(module.members)
+    models = module.models
     if source := said_of_source(models, module.weights):
         facts.append(("weights", source))
     smaller = ""
-    if len(module.names) > 2 and len(one_a_model(module.members[:-1])) < len(models):
+    if models and len(module.names) > 2 and len(one_a_model(module.members[:-1])) < len(models):
         smaller = f"; a smaller level, such as level={module.names[-2]}, takes less"
     for folder, (names, size) in _downloads(module).items():
         said = f"{', '.join(names)}: about {shown_size(size)} to {folder}"
@@ -71,7 +71,7 @@ def _weights(module: RDModule) -> list[Fact]:
 def _downloads(module: RDModule) -> dict[Path, tuple[list[str], int]]:
     """Weights that are to come, by the folder that they go to: names of members, and bytes."""
     found: dict[Path, tuple[list[str], int]] = {}
-    for download in to_download(one_a_model(module.members), module.weights):
+    for download in to_download(module.models, module.weights):
         names, size = found.get(download.folder, ([], 0))
         found[download.folder] = [*names, download.name], size + download.num_bytes
     return found
@@ -100,9 +100,10 @@ def letter_rows(scan: ScanSummary) -> list[tuple[str, str, str]]:
 
 
 def expected_time(module: RDModule, data: PlannedDataModule, trainer: Trainer) -> str:
-    """A rough forecast of the fit, in words; measures the device for a moment."""
+    """A rough forecast of the fit, in words; measures the device, and how fast files of embeddings
+    are read, for a moment."""
     assert data.plan is not None
-    seconds = expected_seconds(
+    seconds = data.reading_seconds() + expected_seconds(
         data.plan,
         module.members,
         trainer.strategy.root_device,
@@ -140,6 +141,8 @@ def save_lengths_picture(data: PlannedDataModule, folder: str | os.PathLike) -> 
 
 def _device(module: RDModule, trainer: Trainer) -> str:
     device, precision = trainer.strategy.root_device, str(trainer.precision)
+    if not module.models:  # the arithmetic of the moments is their own
+        return f"{trainer.world_size} x {device.type}"
     fact = module.execution.fact(module.family, device, precision)
     return ", ".join(
         [f"{trainer.world_size} x {device.type}", precision, *([fact] if fact else [])]

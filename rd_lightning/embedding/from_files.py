@@ -1,0 +1,273 @@
+"""A head applied to embeddings that are in files: no model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..display.console import Console, print_facts, residue_progress, shown_size
+from ..errors import InputError, check_choice
+from ..families.family import chain_text
+from ..formats import Description, Embedded, format_of, writer_for
+from ..formats.base import ENERGY, PER_RESIDUE, Pooling
+from ..formats.members import EXAMPLE, Matched, MemberReaders, member_files
+from ..head.head import RDHead, reach
+from ..runtime.owner import owned_file
+from ..runtime.precision import dtype_name, true_float32
+from ..runtime.provenance import versions
+from ..runtime.stopping import stop_if_told
+from .energy import check_energy, energy_shares
+from .job import DTYPES, EmbedOptions
+from .pooling import check_poolings
+from .preflight import check_disk
+from .spool import num_bytes
+
+_ROWS = 8192
+"""Of a block that the head is applied to at once; a longer protein is one block."""
+_BYTES_PER_RECORD = 2000
+
+
+class FilesJob:
+    """One run of rd-embed on files of embeddings: checked, then :meth:`run`.
+
+    The output equals that of a run from FASTA whose models gave these embeddings: raw embeddings
+    are pooled before the head, which is affine, is applied to them.
+
+    Args:
+        options: of the command; those that are about sequences and models are not looked at.
+        embeddings: the files, see :func:`rd_lightning.formats.members.member_files`.
+
+    Raises:
+        InputError: it cannot be done; the message says what to change.
+    """
+
+    def __init__(self, options: EmbedOptions, embeddings: object, device: torch.device) -> None:
+        if options.head is None:
+            raise InputError("head is missing; name it: head=rd-fit/.../head")
+        if options.out is None:
+            raise InputError("out is missing; name the file: out=emb.h5")
+        self.device = device
+        self.on_invalid: Literal["raise", "skip"] = options.on_invalid
+        self.head = RDHead.from_pretrained(options.head)
+        self.num_members, self.width = reach(self.head, options.level, options.width)
+        self.levels = self.head.names[: self.num_members]
+        self.out = Path(options.out)
+        self.format = format_of(self.out, options.format)
+        self.poolings = self._poolings(options)
+        check_choice("dtype", options.dtype, tuple(DTYPES))
+        self.dtype = DTYPES[options.dtype]
+        self.writer = writer_for(self.format)
+        self._check_format()
+        self.files = self._members(embeddings)
+
+    def _poolings(self, options: EmbedOptions) -> tuple[Pooling, ...]:
+        poolings = check_poolings(options.pooling)
+        if "bos" in poolings:
+            raise InputError(
+                "pooling=bos: files of embeddings hold residues, and no token in front of them; "
+                "use pooling=mean or residue"
+            )
+        check_energy(poolings, self.levels)
+        return poolings
+
+    def _check_format(self) -> None:
+        if wrong := [p for p in self.poolings if p not in self.writer.poolings]:
+            raise InputError(
+                f"{self.format} holds {' and '.join(self.writer.poolings)} vectors, not "
+                f"{wrong[0]}; use out=emb.h5, format=npy or format=pt"
+            )
+        if self.dtype not in self.writer.dtypes:
+            raise InputError(
+                f"{self.format} has no bfloat16; use dtype=float16 or float32, or out=emb.h5"
+            )
+
+    def _members(self, embeddings: object) -> tuple[Any, ...]:
+        """The files of the members that the level needs, in the head's order."""
+        given = {file.name: file for file in member_files(embeddings)}
+        if unknown := [name for name in given if name not in self.head.names]:
+            raise InputError(
+                f"embeddings: {unknown[0]} is no member of the head, which has "
+                f"{', '.join(self.head.names)}"
+            )
+        if missing := [name for name in self.levels if name not in given]:
+            raise InputError(
+                f"embeddings: no file of {missing[0]}, which {self.levels[-1]} needs; name it, "
+                f"such as {EXAMPLE}, or ask for a smaller level"
+            )
+        return tuple(given[name] for name in self.levels)
+
+    def run(self, console: Console, *, preflight: bool) -> None:
+        """Say what will be done, and do it.
+
+        Raises:
+            InputError: the output exists, the files do not fit the head or each other, a number is
+                not finite, or the disk has no room.
+        """
+        wanted = "mean" if self.poolings == ("mean",) else "residue"
+        with MemberReaders(self.files, wanted) as readers:
+            self._check_widths(readers)
+            if any(self.out.iterdir()) if self.out.is_dir() else self.out.exists():
+                raise InputError(f"{self.out} exists already; choose another out, or remove it")
+            matched = readers.match(self.on_invalid)
+            print_facts(console, self._facts(readers, matched))
+            if preflight:
+                return
+            with owned_file(self.out):
+                self._write(readers, matched)
+        number = matched.positions.shape[1]
+        console.print(f"{number:,} records embedded")
+        if matched.problems:
+            skipped = self.out.with_name(f"{self.out.name}.skipped.tsv")
+            matched.write_problems(skipped)
+            console.print(f"{len(matched.problems):,} records skipped: {skipped}", soft_wrap=True)
+        console.print(f"embeddings: {self.out}", soft_wrap=True)
+
+    def _check_widths(self, readers: MemberReaders) -> None:
+        for file, width, own in zip(
+            readers.files, readers.widths, self.head.member_dims, strict=False
+        ):
+            if width != own:
+                raise InputError(
+                    f"{file.path}: {width} columns, but the head's {file.name} has {own}; give "
+                    f"embeddings of the model that the head was fitted on"
+                )
+
+    def _facts(self, readers: MemberReaders, matched: Matched) -> list[tuple[str, str]]:
+        number, lengths = matched.positions.shape[1], self._lengths(matched)
+        size = num_bytes(
+            lengths, self.width, self.dtype, self.poolings, energies=len(self.levels) - 1
+        )
+        needed = size + _BYTES_PER_RECORD * number * len(self.poolings)
+        free = check_disk(self.out, needed, 0)
+        levels = chain_text(self.levels, self.head.dims[: self.num_members])
+        rows = "a row a residue" if readers.by_residue else "a row a protein"
+        skipped = f", {len(matched.problems):,} skipped" if matched.problems else ""
+        return [
+            ("levels", f"{levels}, {self.width} columns"),
+            *readers.facts(),
+            ("proteins", f"{number:,} in all files{skipped}; {rows}"),
+            ("device", self.device.type),
+            ("output", str(self.out)),
+            ("format", f"{self.format}, {' and '.join(self.poolings)}, {dtype_name(self.dtype)}"),
+            ("disk", f"{shown_size(needed)} needed, {shown_size(free)} free"),
+        ]
+
+    @staticmethod
+    def _lengths(matched: Matched) -> np.ndarray:
+        """Of the records; 0 where no file says."""
+        if matched.lengths is None:
+            return np.zeros(matched.positions.shape[1], np.int64)
+        return matched.lengths
+
+    def _metadata(self, readers: MemberReaders, matched: Matched) -> dict[str, Any]:
+        digests = {
+            name: readers.digest(k, matched.positions[k]) for k, name in enumerate(readers.names)
+        }
+        return {
+            "kind": "embeddings",
+            "family": self.head.report.context.get("family"),
+            "levels": list(self.levels),
+            "dims": list(self.head.dims[: self.num_members]),
+            "width": self.width,
+            "poolings": list(self.poolings),
+            "dtype": dtype_name(self.dtype),
+            "head_digest": self.head.truncate(self.levels[-1]).digest(),
+            "settings": {},
+            "weights": {},
+            "embeddings": {
+                name: {**said, "digest": digests[name]} for name, said in readers.origin().items()
+            },
+            "versions": versions(),
+        }
+
+    def _write(self, readers: MemberReaders, matched: Matched) -> None:
+        lengths, first = self._lengths(matched), readers.readers[0]
+        description = Description(
+            self.poolings,
+            self.levels,
+            self.head.dims[: self.num_members],
+            self.width,
+            self.dtype,
+            num_records=len(lengths),
+            lengths=lengths,
+            metadata=self._metadata(readers, matched),
+        )
+        head, digests = self.head.to(self.device), getattr(first, "sequence_digests", None)
+        with self.writer(self.out, description) as writer, residue_progress() as progress:
+            task = progress.add_task("embedding", total=len(lengths), unit="records")
+            for start, stop in self._blocks(readers, lengths):
+                stop_if_told()
+                places, sizes = matched.positions[:, start:stop], lengths[start:stop]
+                vectors = self._vectors(head, readers, places, sizes)
+                for i, found in enumerate(vectors, start=start):
+                    position = int(matched.positions[0, i])
+                    id = str(first.ids[position])
+                    self._check_finite(found, id, position + 1)
+                    digest = 0 if digests is None else int(digests[position])
+                    writer.write(Embedded(id, i, int(lengths[i]), digest, id, found))
+                progress.advance(task, stop - start)
+
+    def _blocks(self, readers: MemberReaders, lengths: np.ndarray) -> Iterator[tuple[int, int]]:
+        """(first, stop) of records that are read together."""
+        rows = lengths if readers.by_residue else np.ones(len(lengths), np.int64)
+        start = total = 0
+        for i, number in enumerate(rows.tolist()):
+            if i > start and total + number > _ROWS:
+                yield start, i
+                start, total = i, 0
+            total += number
+        yield start, len(rows)
+
+    @torch.no_grad()
+    def _vectors(
+        self, head: RDHead, readers: MemberReaders, places: np.ndarray, lengths: np.ndarray
+    ) -> Iterator[dict[str, Tensor]]:
+        """By pooling, of each record of a block, in the dtype of the output, on the host."""
+        blocks = []
+        for member, positions in enumerate(places):
+            if readers.by_residue:
+                sizes = zip(positions.tolist(), lengths.tolist(), strict=True)
+                found = [readers.rows(member, position, size) for position, size in sizes]
+            else:
+                found = [readers.means(member, positions)]
+            rows = torch.from_numpy(np.concatenate(found)).to(self.device)
+            blocks.append(rows.to(head.dtype))
+        sizes = lengths.tolist()
+        with true_float32(self.device.type):
+            made = self._pooled(head, blocks, sizes if readers.by_residue else None)
+        split = {
+            p: rows.split(sizes) if p in PER_RESIDUE else rows.unbind() for p, rows in made.items()
+        }
+        for i in range(len(sizes)):
+            yield {p: split[p][i] for p in self.poolings}
+
+    def _pooled(
+        self, head: RDHead, blocks: list[Tensor], sizes: list[int] | None
+    ) -> dict[Pooling, Tensor]:
+        """Of a block of rows, by residue where ``sizes`` are given; on the host."""
+        made: dict[Pooling, Tensor] = {}
+        if "mean" in self.poolings:
+            means = blocks
+            if sizes is not None:
+                means = [torch.stack([r.mean(0) for r in rows.split(sizes)]) for rows in blocks]
+            made["mean"] = head(means)[:, : self.width]
+        if set(self.poolings) & set(PER_RESIDUE):
+            nested = head(blocks)[:, : self.width]
+            made["residue"] = nested
+            if ENERGY in self.poolings:
+                made[ENERGY] = energy_shares(nested, head.dims)
+        return {p: made[p].to(torch.float32 if p == ENERGY else self.dtype).cpu() for p in made}
+
+    def _check_finite(self, found: dict[str, Tensor], id: str, number: int) -> None:
+        for pooling, vectors in found.items():
+            if not vectors.isfinite().all():
+                raise InputError(
+                    f"{self.files[0].path}: NaN or infinity in the {pooling} vectors of {id} "
+                    f"(record {number}) as {dtype_name(self.dtype)}; embed it again with every "
+                    "model, or use dtype=float32"
+                )
