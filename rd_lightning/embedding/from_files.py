@@ -197,7 +197,7 @@ class FilesJob:
             lengths=lengths,
             metadata=self._metadata(readers, matched),
         )
-        head, digests = self.head.to(self.device), getattr(first, "sequence_digests", None)
+        head, digests = self.head.to(self.device), first.sequence_digests
         with self.writer(self.out, description) as writer, residue_progress() as progress:
             task = progress.add_task("embedding", total=len(lengths), unit="records")
             for start, stop in self._blocks(readers, lengths):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from ..display.console import Fact
 from ..errors import InputError, check_choice
 from ..families.builtin import sample_fasta
 from ..families.esm2 import esm_tokenizer
-from ..families.family import Family
+from ..families.family import Family, Member
 from ..runtime.owner import locked
 from ..runtime.temporary import temporary_folder
 from .plan import planned_batch
@@ -109,7 +109,7 @@ class FastaDataModule(PlannedDataModule):
             return scan_fasta(self.fasta, folder=temporary_folder(), **policy)
         return kept_scan(self.kept_in, self.fasta, held=locked, **policy)
 
-    def check_family(self, family: Family) -> None:
+    def serve(self, family: Family, members: Sequence[Member]) -> None:
         """Raise InputError unless the batches hold tokens that the family reads."""
         if not family.has_models:
             raise InputError(

@@ -113,6 +113,7 @@ class EmbeddingsDataModule(PlannedDataModule):
         self.files = member_files(embeddings)
         check_choice("on_invalid", on_invalid, ("raise", "skip"))
         self.on_invalid: Literal["raise", "skip"] = on_invalid
+        self._num_members = len(self.files)
 
     @cached_property
     def family(self) -> Family:
@@ -141,20 +142,25 @@ class EmbeddingsDataModule(PlannedDataModule):
         """Open what another process of the machine matched."""
         return EmbeddedStore.open(folder)
 
-    def check_family(self, family: Family) -> None:
-        """Raise InputError unless the family is that of these files."""
+    def serve(self, family: Family, members: Sequence[Member]) -> None:
+        """Read the files of the first members alone from now on.
+
+        Raises:
+            InputError: the family is not that of these files.
+        """
         found, own = ([(m.name, m.width) for m in f.members] for f in (family, self.family))
         if family.has_models or found != own:
             raise InputError(
                 "the data are embeddings in files, of no model that could be run: make the module "
                 "with RDModule(data.family)"
             )
+        self._num_members = len(members)
 
     @property
     def make_batch(self) -> Callable[[EmbeddedStore, int], EmbeddedBatch]:
         """(store, number) to the batch; of -1, the empty one."""
         assert self.plan is not None
-        return partial(embedded_batch, plan=self.plan)
+        return partial(embedded_batch, plan=self.plan, num_members=self._num_members)
 
     def train_dataloader(self) -> DataLoader:
         assert isinstance(self.store, EmbeddedStore)

@@ -109,7 +109,7 @@ def _write(readers: MemberReaders, matched: Matched, folder: Path) -> ScanSummar
     entries = np.zeros(len(names), ENTRY)
     entries["offset"] = np.cumsum(sizes) - sizes
     entries["id_bytes"], entries["length"] = sizes, lengths
-    digests = getattr(first, "sequence_digests", None)
+    digests = first.sequence_digests
     if digests is None:
         entries["digest"] = [digest64(name) for name in names]
     else:
@@ -149,13 +149,15 @@ def _content(names: Sequence[bytes], lengths: np.ndarray) -> str:
     return hasher.hexdigest()
 
 
-def embedded_batch(store: EmbeddedStore, number: int, *, plan: BatchPlan) -> EmbeddedBatch:
-    """A batch of a plan; the empty one for -1."""
+def embedded_batch(
+    store: EmbeddedStore, number: int, *, plan: BatchPlan, num_members: int
+) -> EmbeddedBatch:
+    """A batch of a plan, by the first members; the empty one for -1."""
     if number < 0:
         return EmbeddedBatch([], number=-1, group=0)
     windows = plan.windows(number)
     total, blocks = sum(length for _, _, length in windows), []
-    for member, reader in enumerate(store.readers.readers):
+    for member, reader in enumerate(store.readers.readers[:num_members]):
         block, at = np.empty((total, reader.width), reader.dtype), 0
         for window in windows:
             block[at : at + window[2]] = store.window(member, window)

@@ -162,7 +162,7 @@ class RDModule(L.LightningModule):
         check_strategy(self.trainer.strategy)
         if data := self.data:
             assert data.plan is not None
-            data.check_family(self.family)
+            data.serve(self.family, self.members)
             if data.part_of == 1:
                 check_enough(data.plan.summary(), self.dims, self.names, self.solve_options)
             num_groups = data.plan.settings.num_groups

@@ -16,7 +16,7 @@ from ..data.store import SequenceStore
 from ..data.windows import LongPolicy, Window, default_tokens
 from ..display.console import Fact, StreamProgress
 from ..errors import InputError
-from ..families.family import Family
+from ..families.family import Family, Member
 from ..runtime import distributed
 from ..runtime.ddp import once_per_machine
 from .plan import BatchPlan, PlanSettings
@@ -82,8 +82,12 @@ class PlannedDataModule(L.LightningDataModule):
         """Open what another process of the machine made."""
         return SequenceStore.open(folder)
 
-    def check_family(self, family: Family) -> None:
-        """Raise InputError unless the batches are for the members of the family."""
+    def serve(self, family: Family, members: Sequence[Member]) -> None:
+        """Give batches for the first members of a family from now on.
+
+        Raises:
+            InputError: the data are not for the members of this family.
+        """
         raise NotImplementedError
 
     @property

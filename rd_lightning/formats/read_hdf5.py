@@ -120,6 +120,9 @@ class HDF5Reader(_DatasetReader):
     def _read_lengths(self) -> np.ndarray:
         return self._index["length"][:]
 
+    def _read_digests(self) -> np.ndarray:
+        return self._index["digest"][:]
+
 
 class FlatHDF5Reader(_DatasetReader):
     """A dataset a protein, at the root or in a group: UniProt's, bio_embeddings', biotrainer's,

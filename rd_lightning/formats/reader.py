@@ -63,6 +63,16 @@ class Reader:
                 raise ValueError(f"{len(found)} lengths of {len(self.ids)} records")
         return None if found is None else found.astype(np.int64)
 
+    @cached_property
+    def sequence_digests(self) -> np.ndarray | None:
+        """(records,) uint64 BLAKE2b of the sequences, as rd-embed has them; None where the file
+        does not say. Read when they are first asked for."""
+        with reading(self.path):
+            found = self._read_digests()
+            if found is not None and found.shape != (len(self.ids),):
+                raise ValueError(f"{len(found)} digests of {len(self.ids)} records")
+        return None if found is None else found.astype(np.uint64)
+
     def vectors(self, pooling: str, start: int, stop: int, width: int | None = None) -> np.ndarray:
         """(stop - start, width) of consecutive records; by default all columns. The array is the
         caller's own.
@@ -107,6 +117,9 @@ class Reader:
         return found
 
     def _read_lengths(self) -> np.ndarray | None:
+        return None
+
+    def _read_digests(self) -> np.ndarray | None:
         return None
 
     def _vectors(self, pooling: str, start: int, stop: int, width: int) -> np.ndarray:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..families.family import Family, Member
-from ..families.record import MEMBERS, family_of_record, layers_of_record, members_record
+from ..families.record import (
+    EMBEDDED,
+    MEMBERS,
+    family_of_record,
+    layers_of_record,
+    members_record,
+)
 from .report import FitReport
 
 if TYPE_CHECKING:
@@ -25,7 +31,8 @@ def family_of(
     """The family of a head: what a configuration names, else what the head's report does.
 
     The members are those of the configuration where it lists any; else, where the family is the one
-    that the report names, those of the report.
+    that the report names, those of the report. Of a head fitted on files of embeddings, they are
+    those of the family that have the names of the head's.
 
     Args:
         place: of the head, for the message.
@@ -36,12 +43,21 @@ def family_of(
     """
     fitted_on = report.context.get("family")
     name = config.get("name") or fitted_on
+    of_files = fitted_on is None and EMBEDDED in report.context
+    if name is None and of_files:
+        raise InputError(
+            f"{place}: the head was fitted on files of embeddings, not by running models; name the "
+            "family of these models, family=..., or give their embeddings of these proteins, "
+            "embeddings=[...]"
+        )
     if not isinstance(name, str):
         raise InputError(
             f"{place}: the head does not say which family it was fitted on; name it: family=..."
         )
     listed = config.get(MEMBERS)
     known = report.context.get(MEMBERS) if name == fitted_on else None
+    if of_files:
+        known = [{"name": member} for member in report.context["names"]]
     settings = {key: value for key, value in config.items() if key != MEMBERS}
     return family_of_record(name, listed or known or listed, settings)
 
