@@ -111,6 +111,11 @@ class EmbeddingsDataModule(PlannedDataModule):
             part=part,
         )
         self.files = member_files(embeddings)
+        if len(self.files) == 1:
+            raise InputError(
+                f"embeddings: one file, of {self.files[0].name}: there is nothing to distil it from; "
+                "name those of smaller members before it"
+            )
         check_choice("on_invalid", on_invalid, ("raise", "skip"))
         self.on_invalid: Literal["raise", "skip"] = on_invalid
         self._num_members = len(self.files)

@@ -252,7 +252,7 @@ class PlannedDataModule(L.LightningDataModule):
         return {
             **self.input_record(),
             "part": f"{self.part_index}/{self.part_of}",
-            "plan_digest": self.plan.digest(),
+            "plan_digest": self.part(self.batches_done).plan,
             "scan": {k: v for k, v in asdict(self.store.summary).items() if k != "path"},
             "plan": asdict(self.plan.summary()),
             "settings": asdict(self.plan.settings),
