@@ -56,8 +56,7 @@ def build_index(
     """
     folder = Path(folder)
     check_choice("scale", scale, SCALES)
-    if dtype is None:
-        dtype = "float16" if reader.dtype == np.float16 else "float32"
+    dtype = dtype or own_dtype(reader)
     check_choice("dtype", dtype, ("float16", "float32"))
     if not len(reader.ids):
         raise InputError(f"{reader.path}: no records; an index needs at least one")
@@ -81,6 +80,11 @@ def build_index(
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return PreparedIndex(folder)
+
+
+def own_dtype(reader: Reader) -> StoredDtype:
+    """By default, of the index of a file."""
+    return "float16" if reader.dtype == np.float16 else "float32"
 
 
 def index_bytes(reader: Reader, dtype: str) -> int:
@@ -146,6 +150,7 @@ def _write(
         "dims": list(dims),
         "width": dims[-1],
         "dtype": dtype,
+        "own_dtype": own_dtype(reader),
         "centre": centre,
         "scale": scale,
         "pooling": pooling,

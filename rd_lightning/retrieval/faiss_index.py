@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -52,8 +53,8 @@ class FaissIndex:
         effort: int | None = None,
         on_block: Callable[[int], None] = lambda records: None,
     ) -> None:
-        check_choice("faiss_kind", kind, FAISS_KINDS)
-        self.effort = None if effort is None else check_whole("faiss_effort", effort, least=1)
+        check_choice("faiss.kind", kind, FAISS_KINDS)
+        self.effort = None if effort is None else check_whole("faiss.effort", effort, least=1)
         self.kind, self.prefix = kind, prefix
         self.path = index.folder / f"faiss-{kind}-{prefix}.index"
         self._faiss: Any = faiss_library()
@@ -120,12 +121,15 @@ def faiss_library() -> Any:
     Raises:
         InputError: it is not installed.
     """
+    logger = logging.getLogger("faiss.loader")  # tells which vector instructions it looks for
+    level = logger.level
+    logger.setLevel(logging.WARNING)
     try:
         import faiss
     except ImportError as error:
-        raise InputError(
-            "backend=faiss needs FAISS: pip install 'rd-lightning[faiss]'"
-        ) from error
+        raise InputError("backend=faiss needs FAISS: pip install 'rd-lightning[faiss]'") from error
+    finally:
+        logger.setLevel(level)
     return faiss
 
 

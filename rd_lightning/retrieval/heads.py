@@ -9,7 +9,6 @@ from ..errors import InputError
 from ..head.head import RDHead
 
 
-
 def check_same_head(
     index: Mapping[str, Any],
     query: Mapping[str, Any],
@@ -17,7 +16,8 @@ def check_same_head(
     names: tuple[str, str],
     head: RDHead | None = None,
 ) -> None:
-    """Raise InputError unless the columns that both files have are of one head and the same weights.
+    """Raise InputError unless the columns that both files have are of one head and one set of
+    weights.
 
     Files of one head with the same levels have the same digest. Where they hold different levels,
     the head itself shows that both are of it. A file of another tool says nothing of a head, and
@@ -53,9 +53,9 @@ def check_same_head(
 
 
 def _check_of_head(name: str, metadata: Mapping[str, Any], head: RDHead) -> None:
-    digest, levels = metadata.get("head_digest"), metadata.get("levels") or ()
+    digest, levels = metadata.get("head_digest"), list(metadata.get("levels", []))
     if digest is None:
         return
-    is_of_head = bool(levels) and tuple(levels) == head.names[: len(levels)]
+    is_of_head = bool(levels) and tuple(levels) == tuple(head.names[: len(levels)])
     if not is_of_head or head.truncate(levels[-1]).digest() != digest:
         raise InputError(f"{name} is of another head than head=; embed it with that head")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
@@ -55,6 +56,41 @@ class Ids(Sequence[str]):
         number = range(len(self))[index]
         begin = int(self._ends[number - 1]) if number else 0
         return self._text[begin : int(self._ends[number])].tobytes().decode()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Records, levels and widths of an index, or of a file that one will be made of."""
+
+    name: str
+    num_records: int
+    levels: tuple[str, ...]
+    dims: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Columns in all."""
+        return self.dims[-1]
+
+    def width_of(self, level: str | int) -> int:
+        """Columns of a level by its name, or a number of columns as it stands.
+
+        Raises:
+            InputError: there is no such level, or there are fewer columns.
+        """
+        if str(level) in self.levels:
+            return self.dims[self.levels.index(str(level))]
+        text = str(level)
+        if not text.isdecimal():
+            raise InputError(
+                f"{self.name}: no level {text!r}; there are {', '.join(self.levels)}, or give a "
+                f"number of columns up to {self.width}"
+            )
+        if not 1 <= int(text) <= self.width:
+            raise InputError(
+                f"{self.name}: {text} columns asked for, but there are 1 to {self.width}"
+            )
+        return int(text)
 
 
 class PreparedIndex:
@@ -146,25 +182,10 @@ class PreparedIndex:
         """Of the vectors on disk."""
         return self.num_records * self.width * np.dtype(self.dtype).itemsize
 
-    def width_of(self, level: str | int) -> int:
-        """Columns of a level by its name, or a number of columns as it stands.
-
-        Raises:
-            InputError: there is no such level, or there are fewer columns.
-        """
-        if str(level) in self.levels:
-            return self.dims[self.levels.index(str(level))]
-        text = str(level)
-        if not text.isdecimal():
-            raise InputError(
-                f"{self.folder}: no level {text!r}; there are {', '.join(self.levels)}, or give a "
-                f"number of columns up to {self.width}"
-            )
-        if not 1 <= int(text) <= self.width:
-            raise InputError(
-                f"{self.folder}: {text} columns asked for, but there are 1 to {self.width}"
-            )
-        return int(text)
+    @property
+    def shape(self) -> Shape:
+        """What can be asked of it."""
+        return Shape(str(self.folder), self.num_records, self.levels, self.dims)
 
     def parts(self, width: int) -> list[int]:
         """Columns that each level has in a prefix of that width, for the levels in it."""

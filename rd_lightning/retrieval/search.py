@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import InputError, check_whole
-from .index import PreparedIndex
+from .index import PreparedIndex, Shape
 from .nearest import BLOCK, at_least, nearest, normalised, rounding
 from .rerank import ranked
 from .result import SearchResult
@@ -41,7 +41,7 @@ class Plan:
     @classmethod
     def of(
         cls,
-        index: PreparedIndex,
+        shape: Shape,
         *,
         k: int = 10,
         width: str | int | None = None,
@@ -60,15 +60,15 @@ class Plan:
         """
         k = check_whole("k", k, least=1)
         shortlist = check_whole("shortlist", shortlist, least=1)
-        others = index.num_records - exclude_self
+        others = shape.num_records - exclude_self
         if k > others:
             raise InputError(
-                f"k={k}, but {index.folder} holds {others:,} records"
+                f"k={k}, but {shape.name} holds {others:,} records"
                 f"{' beside the query itself' if exclude_self else ''}; use k={max(others, 1)} or "
                 "less"
             )
-        whole = index.width if width is None else index.width_of(width)
-        narrow = whole if prefix is None else index.width_of(prefix)
+        whole = shape.width if width is None else shape.width_of(width)
+        narrow = whole if prefix is None else shape.width_of(prefix)
         if narrow > whole:
             raise InputError(
                 f"prefix={prefix} has {narrow} columns, but the search {whole}; use a narrower "
@@ -76,7 +76,7 @@ class Plan:
             )
         if shortlist < k and narrow < whole:
             raise InputError(f"shortlist={shortlist} is fewer than k={k}; use at least k")
-        return cls(k, whole, narrow, min(max(shortlist, k), index.num_records))
+        return cls(k, whole, narrow, min(max(shortlist, k), shape.num_records))
 
     @property
     def is_exact(self) -> bool:
@@ -131,12 +131,12 @@ def search(
     """
     names = [str(i) for i in range(len(queries))] if ids is None else ids
     plan = Plan.of(
-        index, k=k, width=width, prefix=prefix, shortlist=shortlist, exclude_self=exclude_self
+        index.shape, k=k, width=width, prefix=prefix, shortlist=shortlist, exclude_self=exclude_self
     )
     own = own_records(index, names) if exclude_self else None
     found = search_block(
         index,
-        scaled(index, queries, plan.width),
+        scaled(index, queries, plan.width, ids),
         plan,
         own=own,
         device=torch.device(device),
@@ -152,7 +152,9 @@ def plan_levels(index: PreparedIndex, plan: Plan) -> tuple[str, ...]:
     return tuple(name for name, d in held if d <= plan.width)
 
 
-def scaled(index: PreparedIndex, queries: np.ndarray, width: int) -> np.ndarray:
+def scaled(
+    index: PreparedIndex, queries: np.ndarray, width: int, ids: Sequence[str] | None = None
+) -> np.ndarray:
     """(n, width) float64: queries as the index has its records.
 
     Raises:
@@ -166,7 +168,8 @@ def scaled(index: PreparedIndex, queries: np.ndarray, width: int) -> np.ndarray:
     found = index.scaling.apply(np.asarray(queries[:, :width]))
     if not np.isfinite(found).all():
         row = int(np.argmin(np.isfinite(found).all(axis=1)))
-        raise InputError(f"query {row}: its vector holds NaN or infinity; leave it out")
+        name = row if ids is None else ids[row]
+        raise InputError(f"query {name}: its vector holds NaN or infinity; leave it out")
     return found
 
 
