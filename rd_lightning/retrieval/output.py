@@ -39,8 +39,8 @@ def columns(
     query_lengths: np.ndarray | None = None,
     target_lengths: np.ndarray | None = None,
 ) -> dict[str, list[Any]]:
-    """Columns of the table, a row a hit, queries in order: query, target, score, rank, lengths where
-    they are known, then the score and the rank at each level."""
+    """Columns of the table, a row a hit, queries in order: query, target, score, rank, lengths
+    where they are known, then the score and the rank at each level."""
     queries, places = np.nonzero(result.records >= 0)
     records = result.records[queries, places]
     names = list(result.queries)
