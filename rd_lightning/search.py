@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from .display.console import Console
-    from .retrieval.embed_fasta import FastaVectors
     from .retrieval.job import SearchJob
     from .retrieval.options import SearchOptions
 
@@ -52,10 +51,12 @@ def _prepare(console: Console, job: SearchJob, *, preflight: bool) -> bool:
     from .display.console import print_facts, residue_progress
     from .retrieval.facts import index_facts
 
-    if sequences := job.preparation.sequences:
-        _embed(console, sequences, preflight=preflight)
+    sequences = job.preparation.sequences
+    if sequences is not None and not sequences.is_whole:
+        print_facts(console, sequences.facts())
         if preflight:
             return False
+        sequences.embed()
     if job.query_source is not None:
         _ = job.plan  # k, widths and levels, before a long preparation
     print_facts(console, index_facts(job))
@@ -78,17 +79,20 @@ def _search(console: Console, job: SearchJob, *, preflight: bool) -> None:
     from .retrieval.facts import search_facts
     from .retrieval.parts import Parts
 
+    sequences = job.query_sequences
+    if sequences is None:
+        job.open_queries()
+    elif not sequences.is_whole:
+        print_facts(console, sequences.facts())
+    print_facts(console, search_facts(job))
     if preflight:
-        print_facts(console, search_facts(job))
-        if job.query_source is not None and job.query_source.kind == "embeddings":
-            job.open_queries()
         return
+    # Not before: what is refused leaves nothing behind.
     if Parts.prepare(job.unfinished, job.manifest()):
         console.print("resuming an earlier search")
-    if sequences := job.query_sequences:
-        _embed(console, sequences, preflight=False)
+    if sequences is not None and not sequences.is_whole:
+        sequences.embed()
     queries = job.open_queries()
-    print_facts(console, search_facts(job))
     with residue_progress() as progress:
         faiss = None
         if job.options.backend == "faiss":
@@ -110,16 +114,6 @@ def _search(console: Console, job: SearchJob, *, preflight: bool) -> None:
             f"FAISS found {missing:,} hits fewer than k; a larger faiss.effort finds more"
         )
     console.print(f"hits: {job.out}", soft_wrap=True)
-
-
-def _embed(console: Console, sequences: FastaVectors, *, preflight: bool) -> None:
-    """Say what will be embedded, and do it where it is not done."""
-    from .display.console import print_facts
-
-    if not sequences.is_whole:
-        print_facts(console, sequences.facts())
-        if not preflight:
-            sequences.embed()
 
 
 def _options(config: DictConfig) -> SearchOptions:

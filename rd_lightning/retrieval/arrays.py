@@ -56,17 +56,14 @@ class ArrayReader(Reader):
         self.width, self.dtype = vectors.shape[1], vectors.dtype
         self.levels, self.dims = tuple(levels), tuple(int(d) for d in dims)
         self.metadata = dict(metadata or {})
-        self._vectors, self._lengths = vectors, lengths
+        self._vectors_of_all, self._lengths = vectors, lengths
         if len(self.ids) != len(vectors) or (lengths is not None and len(lengths) != len(vectors)):
             raise InputError(f"{len(vectors)} vectors, but {len(self.ids)} ids or other lengths")
         if len(self.levels) != len(self.dims):
             raise InputError(f"{len(self.levels)} levels, but {len(self.dims)} widths")
 
-    @property
-    def lengths(self) -> np.ndarray | None:
+    def _read_lengths(self) -> np.ndarray | None:
         return self._lengths
 
-    def vectors(self, pooling: str, start: int, stop: int, width: int | None = None) -> np.ndarray:
-        if pooling not in self.poolings:
-            raise InputError(f"an array holds mean vectors, not {pooling}")
-        return np.asarray(self._vectors[start:stop, :width])
+    def _vectors(self, pooling: str, start: int, stop: int, width: int) -> np.ndarray:
+        return np.array(self._vectors_of_all[start:stop, :width])

@@ -105,6 +105,8 @@ class SearchJob:
         if source is None or source.kind != "fasta":
             return None
         assert options.head is not None
+        names = (str(self.index_source.path), str(source.path))
+        check_same_head(self.index.metadata, {}, names=names, head=self.head)
         return FastaVectors(
             source.path,
             self.unfinished / "queries",
@@ -151,6 +153,12 @@ class SearchJob:
         self._index = self.preparation.open(on_block)
         return self._index
 
+    @property
+    def _embeds(self) -> RDHead | None:
+        """The head that embeds the queries; None where they are embeddings."""
+        assert self.query_source is not None
+        return self.head if self.query_source.kind == "fasta" else None
+
     def open_queries(self) -> Reader:
         """Vectors of the queries; those of sequences are there by then.
 
@@ -159,6 +167,8 @@ class SearchJob:
         """
         from ..formats import open_vectors
 
+        if self._queries is not None:
+            return self._queries
         assert self.query_source is not None
         sequences = self.query_sequences
         path = self.query_source.path if sequences is None else sequences.folder
@@ -207,7 +217,7 @@ class SearchJob:
             "index": index.source.get("digest"),
             **{key: getattr(index, key) for key in ("pooling", "centre", "scale", "dtype")},
             "query": self.query_source.digest(),
-            "head": None if self.head is None else self.head.digest(),
+            "head": self._embeds.digest() if self._embeds else None,
             **vars(plan),
             "exclude_self": options.exclude_self,
             "backend": options.backend,
