@@ -90,7 +90,7 @@ def own_dtype(reader: Reader) -> StoredDtype:
 def index_bytes(reader: Reader, dtype: str) -> int:
     """Of an index on disk, ids aside."""
     number = len(reader.ids)
-    norms = 4 * max(1, len(reader.levels))
+    norms = 8 * max(1, len(reader.levels))
     return number * (reader.width * np.dtype(dtype).itemsize + norms + 16)
 
 
@@ -125,7 +125,7 @@ def _write(
             _open_array(stack, folder / columns_file(i), dtype, number, end - begin)
             for i, (begin, end) in enumerate(edges)
         ]
-        norms = _open_array(stack, folder / names.SQUARES, "float32", number, len(dims))
+        norms = _open_array(stack, folder / names.SQUARES, "float64", number, len(dims))
         for start in range(0, number, ROWS):
             stop = min(start + ROWS, number)
             rows = scaling.apply(finite_rows(reader, pooling, start, stop, dims[-1]))
@@ -135,7 +135,7 @@ def _write(
             squares = np.add.reduceat(
                 stored.astype(np.float64) ** 2, [begin for begin, _ in edges], axis=1
             )
-            _append(norms, squares.cumsum(axis=1).astype(np.float32))
+            _append(norms, squares.cumsum(axis=1))
             advance(stop - start)
         _write_ids(stack, folder, reader)
     np.save(folder / names.MEAN, scaling.mean)

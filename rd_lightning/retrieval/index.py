@@ -200,10 +200,21 @@ class PreparedIndex:
         ]
 
     def squared_norms(self, start: int, stop: int, width: int) -> np.ndarray | None:
-        """(records,) float32 of a level's prefix; None where ``width`` is no level's."""
+        """(records,) float64 of a level's prefix; None where ``width`` is no level's."""
         if width not in self.dims:
             return None
         return self._squares[start:stop, self.dims.index(width)]
+
+    def norms_of(self, numbers: np.ndarray, rows: np.ndarray, widths: Sequence[int]) -> np.ndarray:
+        """(len(numbers), widths) float64 squared norms of prefixes of :meth:`rows`."""
+        found = np.empty((len(numbers), len(widths)))
+        for column, width in enumerate(widths):
+            if width in self.dims:
+                found[:, column] = self._squares[numbers, self.dims.index(width)]
+            else:
+                prefix = rows[:, :width]
+                found[:, column] = np.einsum("ij,ij->i", prefix, prefix)
+        return found
 
     def rows(self, numbers: np.ndarray, width: int) -> np.ndarray:
         """(len(numbers), width) float64, as they are stored."""

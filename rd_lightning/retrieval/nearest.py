@@ -59,7 +59,7 @@ def scores(
             if known is None:
                 squares = torch.stack([(part * part).sum(dim=1) for part in parts]).sum(dim=0)
             else:
-                squares = torch.from_numpy(known).to(queries.device)
+                squares = torch.from_numpy(known.astype(np.float32)).to(queries.device)
             inverse = squares.rsqrt()
             inverse[squares == 0] = 0
             found.mul_(inverse)

@@ -13,15 +13,37 @@ _ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Scored:
     """Candidates of one query, the best first; equal scores in the order of the records."""
 
     records: np.ndarray
     """(n,) numbers of the records."""
     scores: np.ndarray
     """(n, widths) float64 cosines; the last width decides the order."""
-    ranks: np.ndarray
-    """(n, widths) places among the candidates at each width, from 1."""
+
+    def ranks(self) -> np.ndarray:
+        """(n, widths) int32 places among the candidates at each width, from 1; equal scores in the
+        order of the records."""
+        found = np.empty(self.scores.shape, np.int32)
+        for column in range(found.shape[1]):
+            order = np.lexsort((self.records, -self.scores[:, column]))
+            found[order, column] = np.arange(1, len(order) + 1)
+        return found
+
+    def first(self, number: int) -> Scored:
+        """The best."""
+        return Scored(self.records[:number], self.scores[:number])
+
+
+def scored(
+    index: PreparedIndex, query: np.ndarray, records: np.ndarray, widths: Sequence[int]
+) -> Scored:
+    """Candidates by the score of the last width; arguments are as of :func:`cosines`, and a record
+    that is named twice counts once."""
+    records = np.unique(records)
+    found = cosines(index, query, records, widths)
+    order = np.lexsort((records, -found[:, -1]))
+    return Scored(records[order], found[order])
 
 
 def cosines(
@@ -38,39 +60,17 @@ def cosines(
         widths: ascending; equal ones have equal scores.
     """
     distinct, which = np.unique(np.asarray(widths), return_inverse=True)
-    edges = [0, *distinct[:-1].tolist()]
-    query = query[: widths[-1]]
-
-    def prefixes(products: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(products, edges, axis=-1).cumsum(axis=-1)[..., which]
-
-    found = np.empty((len(records), len(widths)))
-    own = prefixes(query * query)
+    edges = list(zip([0, *distinct.tolist()], distinct.tolist(), strict=False))
+    own = np.cumsum([query[begin:end] @ query[begin:end] for begin, end in edges])
+    found = np.empty((len(records), len(distinct)))
     for start in range(0, len(records), _ROWS):
-        rows = index.rows(records[start : start + _ROWS], widths[-1])
-        lengths = np.sqrt(prefixes(rows * rows) * own)
-        dots = prefixes(rows * query)
+        numbers = records[start : start + _ROWS]
+        rows = index.rows(numbers, int(distinct[-1]))
+        # Not BLAS, which adds some rows of a matrix in another order than others.
+        dots = [np.einsum("ij,j->i", rows[:, b:e], query[b:e]) for b, e in edges]
+        dots = np.cumsum(dots, axis=0).T
+        lengths = np.sqrt(index.norms_of(numbers, rows, distinct.tolist()) * own)
         found[start : start + _ROWS] = np.divide(
             dots, lengths, out=np.zeros_like(dots), where=lengths > 0
         )
-    return found
-
-
-def ranked(
-    index: PreparedIndex,
-    query: np.ndarray,
-    records: np.ndarray,
-    widths: Sequence[int],
-    most: int | None = None,
-) -> Ranked:
-    """The candidates by the score of the last width, the best ``most`` of them; arguments are as of
-    :func:`cosines`."""
-    records = np.unique(records)
-    found = cosines(index, query, records, widths)
-    order = np.lexsort((records, -found[:, -1]))[:most]
-    records, found = records[order], found[order]
-    ranks = np.empty(found.shape, np.int32)
-    for column in range(len(widths)):
-        by_score = np.lexsort((records, -found[:, column]))
-        ranks[by_score, column] = np.arange(1, len(records) + 1)
-    return Ranked(records, found, ranks)
+    return found[:, which]

@@ -12,7 +12,7 @@ import torch
 from ..errors import InputError, check_whole
 from .index import PreparedIndex, Shape
 from .nearest import BLOCK, at_least, nearest, normalised, rounding
-from .rerank import ranked
+from .rerank import Scored, scored
 from .result import SearchResult
 
 if TYPE_CHECKING:
@@ -202,37 +202,43 @@ def search_block(
     """
     widths = plan.widths(index)
     spare = 0 if own is None else max(map(len, own), default=0)
+    left_out = [np.empty(0, np.int64)] * len(queries) if own is None else own
     unit = torch.from_numpy(normalised(queries, plan.prefix)).to(device)
     number = min(plan.shortlist + spare, index.num_records)
+
+    def score(query: int, candidates: np.ndarray) -> Scored:
+        left = np.setdiff1d(candidates, left_out[query])
+        return scored(index, queries[query], left, widths)
+
     if faiss is not None:
-        candidates = faiss.candidates(unit.cpu().numpy(), number)
+        listed = faiss.candidates(unit.cpu().numpy(), number)
+        found = [score(i, candidates) for i, candidates in enumerate(listed)]
     else:
         asked = min(number + _MARGIN * plan.is_exact, index.num_records)
-        lowest, numbers = nearest(index, unit, asked, block=block, on_block=on_block)
-        candidates = list(numbers.cpu().numpy())
+        values, numbers = nearest(index, unit, asked, block=block, on_block=on_block)
+        found = [score(i, candidates) for i, candidates in enumerate(numbers.cpu().numpy())]
         if plan.is_exact and asked < index.num_records:
-            _complete(index, queries, unit, candidates, lowest[:, -1], number, block)
+            _complete(index, unit, found, values[:, -1], plan.shortlist, score, block)
     shape = (len(queries), plan.k)
     records = np.full(shape, -1, np.int64)
     scores = np.full((*shape, len(widths)), np.nan)
     ranks = np.zeros((*shape, len(widths)), np.int32)
-    for i, found in enumerate(candidates):
-        left = found if own is None else np.setdiff1d(found, own[i])
-        best = ranked(index, queries[i], left, widths, plan.shortlist)
+    for i, candidates in enumerate(found):
+        best = candidates.first(plan.shortlist)
         n = min(plan.k, len(best.records))
         records[i, :n] = best.records[:n]
         scores[i, :n] = best.scores[:n]
-        ranks[i, :n] = best.ranks[:n]
+        ranks[i, :n] = best.ranks()[:n]
     return records, scores, ranks
 
 
 def _complete(
     index: PreparedIndex,
-    queries: np.ndarray,
     unit: torch.Tensor,
-    candidates: list[np.ndarray],
+    found: list[Scored],
     lowest: torch.Tensor,
     number: int,
+    score: Callable[[int, np.ndarray], Scored],
     block: int,
 ) -> None:
     """Put every record in that belongs to the best ``number``, where rounding, or many equal
@@ -242,18 +248,13 @@ def _complete(
     ``lowest`` and the rounding exactly. Where the exact score of the last that counts is above
     that, none is missing.
     """
-    error, width = rounding(unit.shape[1]), unit.shape[1]
-    last = np.array(
-        [
-            ranked(index, queries[i], found, [width], number).scores[-1, 0]
-            for i, found in enumerate(candidates)
-        ]
-    )
-    unsure = np.flatnonzero(last <= lowest.double().cpu().numpy() + error)
+    error = rounding(unit.shape[1])
+    last = np.array([candidates.scores[number - 1, -1] for candidates in found])
+    unsure = np.flatnonzero(last <= lowest.cpu().double().numpy() + error)
     if not len(unsure):
         return
     # Float32 scores of at least this are all that can be as good as the last.
     thresholds = torch.from_numpy((last[unsure] - 2 * error).astype(np.float32)).to(unit.device)
     more = at_least(index, unit[torch.from_numpy(unsure).to(unit.device)], thresholds, block=block)
     for i, records in zip(unsure, more, strict=True):
-        candidates[i] = np.union1d(candidates[i], records)
+        found[i] = score(int(i), np.union1d(found[i].records, records))
