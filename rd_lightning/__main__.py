@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-COMMANDS = ("fit", "merge", "embed", "evaluate")
+COMMANDS = ("fit", "merge", "embed", "evaluate", "search")
 
 
 def overview() -> str:

@@ -15,14 +15,16 @@ PACKAGE = ROOT / "rd_lightning"
 PICTURE = ROOT / "docs" / "pictures" / "architecture.svg"
 NOT_DRAWN = {"mini", "conf", "errors", "__main__"}
 """Data, the exceptions that every package imports, and ``python -m rd_lightning``."""
-COMMANDS = ("embed", "evaluate", "fit", "merge")
+COMMANDS = ("embed", "evaluate", "fit", "merge", "search")
 PLACES: dict[str, tuple[float, int, str]] = {
+    "search": (-1.5, 6, "rd-search"),
     "embed": (0.6, 6, "rd-embed"),
     "evaluate": (2.7, 6, "rd-evaluate"),
     "fit": (4.8, 6, "rd-fit"),
     "merge": (6.9, 6, "rd-merge"),
     "evaluation": (2.7, 5, "assays, probes, statistics"),
     "export": (-1.6, 4, "ONNX, torch.export"),
+    "retrieval": (1.2, 4, "index, search, hits"),
     "metrics": (7.4, 4, "torchmetrics of a head"),
     "fitting": (4.8, 4, "FASTA to moments to head"),
     "embedding": (0.6, 3, "FASTA to embeddings"),
@@ -132,10 +134,10 @@ def draw(picture: Path = PICTURE) -> None:
     axes.text(left + 0.08, base, "0", color="#8a93a0", va="center", size=11)
 
     # All commands import cli: one arrow from the frame around them.
-    frame = (PLACES["embed"][0] + PLACES["merge"][0]) / 2
-    box(frame, 6 * gap, 8.6, 0.92, facecolor="none", edgecolor="#9aa3af", lw=1, ls="--", zorder=1)
+    frame = (PLACES["search"][0] + PLACES["merge"][0]) / 2
+    box(frame, 6 * gap, 10.7, 0.92, facecolor="none", edgecolor="#9aa3af", lw=1, ls="--", zorder=1)
     x, floor, _ = PLACES["cli"]
-    arrow((frame + 4.3, 6 * gap - 0.1), (x, floor * gap + height / 2))
+    arrow((frame + 5.35, 6 * gap - 0.1), (x, floor * gap + height / 2))
 
     outgoing: dict[str, list[str]] = {}
     incoming: dict[str, list[str]] = {}

@@ -23,7 +23,13 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "notebooks/README.md",
 ]
-COMMANDS = {"rd-fit": "fit", "rd-merge": "merge", "rd-embed": "embed", "rd-evaluate": "evaluate"}
+COMMANDS = {
+    "rd-fit": "fit",
+    "rd-merge": "merge",
+    "rd-embed": "embed",
+    "rd-evaluate": "evaluate",
+    "rd-search": "search",
+}
 ELSEWHERE = re.compile(
     r"esm2|esmc|hugging_face|gpu|ddp|slurm|\b(DIR|RUN|ASSAY|DB)\b|\.\.\.|\$|^part|^-m$"
 )
@@ -118,7 +124,7 @@ def run_commands(page: Path, patch: pytest.MonkeyPatch, *, fast: bool) -> int:
     made, done = set(), 0
     for name, *words in command_lines(page):
         settings = dict(word.split("=", 1) for word in words if "=" in word)
-        needed = {settings[k].split("/")[0] for k in ("head", "fit", "topup") if k in settings}
+        needed = {settings[k].split("/")[0] for k in ("head", "fit", "topup", "index") if k in settings}
         if any(ELSEWHERE.search(word) for word in words) or not needed <= made:
             continue
         if fast and name == "rd-evaluate":

@@ -39,6 +39,7 @@ _EMBED_HAS = (
     "num_workers",
     "store",
 )
+_SEARCH_HAS = ("max_residues", "long", "on_invalid", "tokens_per_batch")
 _EVALUATE_HAS = ("max_residues", "tokens_per_batch")
 _RUN = {"device": "trainer", "precision": "trainer.precision", "weights": "family.weights"}
 
@@ -46,6 +47,13 @@ ALIASES: dict[str, dict[str, str]] = {
     "fit": {**{key: f"data.{key}" for key in _OF_DATA}, "level": "target", **_RUN},
     "merge": {"state": "states"},
     "embed": {**{f"data.{key}": key for key in _EMBED_HAS}, "target": "level", **_RUN},
+    "search": {
+        **{f"data.{key}": key for key in _SEARCH_HAS},
+        "target": "level",
+        "trainer": "device",
+        "trainer.precision": "precision",
+        "weights": "family.weights",
+    },
     "evaluate": {
         **{f"data.{key}": key for key in _EVALUATE_HAS},
         "data": "preset_data",  # data alone is a group of conf/, of rd-fit

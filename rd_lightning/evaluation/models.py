@@ -17,6 +17,7 @@ from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..fitting.output import Fitted, read_fit
 from ..head.family import family_of, members_of
+from ..runtime.devices import device_of
 from ..runtime.precision import PRECISIONS, autocast, resolved_precision
 from ..runtime.provenance import differences
 from .options import EvaluateOptions
@@ -32,7 +33,7 @@ class Models:
     def __init__(self, options: EvaluateOptions) -> None:
         self.options = options
         self.fitted: Fitted | None = None if options.fit is None else read_fit(options.fit)
-        self.device = _device(options.device)
+        self.device = device_of(options.device)
         if options.precision is not None:
             check_choice("precision", options.precision, PRECISIONS)
         self.precision = resolved_precision(options.precision, self.device)
@@ -129,21 +130,3 @@ class Models:
             **recorded(execution),
             **self.arithmetic,
         }
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device is cpu, cuda, cuda:1 or mps, not {name!r}") from None
-    found = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    if device.type not in found:
-        raise InputError(f"device is cpu, cuda, cuda:1 or mps, not {name!r}")
-    if (device.index or 0) >= found[device.type]:
-        there = "no GPU" if not found[device.type] else f"{found[device.type]} of that kind"
-        raise InputError(f"device={name}, but torch finds {there}; use device=cpu")
-    return device
