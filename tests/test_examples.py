@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from .conftest import SHARED, clean_environment, family_rows, random_sequences
 
 SCRIPT = Path(__file__).resolve().parents[1] / "examples" / "train_on_assay.py"
 RAY = SCRIPT.with_name("embed_with_ray.py")
+SERVE = SCRIPT.with_name("serve_embeddings.py")
 REAL = SHARED / "proteingym" / "AMFR_HUMAN_Tsuboyama_2023_4G3O.singles.csv"
 LINE = re.compile(r"^epoch +(\d+)  held-out Spearman  (.*)$", re.MULTILINE)
 
@@ -74,6 +76,71 @@ def test_ray_gives_what_the_model_gives(head, tmp_path, fasta):
     assert found.keys() == {f"s{i}" for i in range(20)}
     for i, vector in enumerate(expected):
         assert torch.allclose(found[f"s{i}"], vector, atol=1e-5)
+
+
+@pytest.fixture
+def server(head, monkeypatch):
+    """The example's names, a client in ``client``, the sizes of its batches in ``sizes``."""
+    pytest.importorskip("fastapi", reason='pip install ".[serve]"')
+    client = pytest.importorskip("starlette.testclient", reason="pip install httpx")
+    monkeypatch.setenv("HEAD", str(head))
+    names, sizes, embed = runpy.run_path(str(SERVE)), [], RDModel.embed
+
+    def counted(self, sequences, **options):
+        sizes.append(len(sequences))
+        if "FAIL" in sequences:
+            raise RuntimeError("no room")
+        return embed(self, sequences, **options)
+
+    monkeypatch.setattr(RDModel, "embed", counted)
+    with client.TestClient(names["app"], raise_server_exceptions=False) as opened:
+        yield {**names, "client": opened, "sizes": sizes}
+
+
+def test_the_server_gives_what_the_model_gives(server, head):
+    model, client, sequences = RDModel.from_pretrained(head), server["client"], ["MKTAYIAK", "MV"]
+    assert client.get("/levels").json() == {"50K": 32, "200K": 64}
+    for chosen, width in (({}, 64), ({"level": "50K"}, 32), ({"width": 10}, 10)):
+        answer = client.post("/embed", json={"sequences": sequences, **chosen})
+        assert answer.status_code == 200 and answer.json()["width"] == width
+        expected = model.embed(sequences, pooling="mean", **chosen)
+        assert torch.allclose(torch.tensor(answer.json()["embeddings"]), expected, atol=1e-5)
+
+
+def test_the_server_computes_concurrent_requests_in_one_batch(server, head):
+    """Each is answered with its own rows and width, whatever else is in the batch."""
+    sequences = random_sequences(12, 0)
+    asked = [
+        {"sequences": [s, s[:3]], "level": ("50K", "200K")[i % 2]} for i, s in enumerate(sequences)
+    ]
+    server["run_batches"].__globals__["WAIT"] = 1.0
+    with ThreadPoolExecutor(len(asked)) as threads:
+        answers = list(threads.map(lambda a: server["client"].post("/embed", json=a).json(), asked))
+    assert sum(server["sizes"]) == 24 and len(server["sizes"]) <= 3
+    model = RDModel.from_pretrained(head)
+    for question, answer in zip(asked, answers, strict=True):
+        expected = model.embed(question["sequences"], pooling="mean", level=question["level"])
+        assert torch.allclose(torch.tensor(answer["embeddings"]), expected, atol=1e-5)
+
+
+def test_the_server_refuses_what_it_cannot_embed(server):
+    for wrong, said in (
+        ({"sequences": ["MK", "M1K"]}, "sequence 1: not an amino acid: '1' at position 2"),
+        ({"sequences": [""]}, "sequence 0: the sequence is empty"),
+        ({"sequences": ["M" * 10_001]}, "sequence 0: too long"),
+        ({"sequences": []}, "at least 1 item"),
+        ({"sequences": ["M"] * 257}, "at most 256 items"),
+        ({"sequences": ["M"], "level": "650M"}, "no level '650M'; the levels are 50K, 200K"),
+        ({"sequences": ["M"], "width": 0}, "width is from 1 to 64, not 0"),
+        ({"sequences": ["M"], "level": "50K", "width": 3}, "not both"),
+    ):
+        answer = server["client"].post("/embed", json=wrong)
+        assert answer.status_code == 422 and said in answer.text
+    assert server["sizes"] == []
+    answer = server["client"].post("/embed", json={"sequences": ["FAIL"]})
+    assert answer.status_code == 500 and "RuntimeError: no room" in answer.text
+    answer = server["client"].post("/embed", json={"sequences": ["MK"]})
+    assert answer.status_code == 200  # and goes on
 
 
 @pytest.mark.slow

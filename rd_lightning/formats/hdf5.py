@@ -147,13 +147,17 @@ def _open_file(
     # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
     options = {"track_order": True} if track_order else {}
     file: Any = stack.enter_context(h5py.File(disk, mode, libver="latest", **options))
-    # The cache of metadata would grow to tens of megabytes with the number of datasets.
+    limit_metadata_cache(file)
+    return disk, file
+
+
+def limit_metadata_cache(file: Any) -> None:
+    """To 2 MB: it would grow to tens of megabytes with the number of datasets."""
     settings = file.id.get_mdc_config()
     settings.set_initial_size = True
     settings.initial_size = settings.min_size = 1 << 20
     settings.max_size = 2 << 20
     file.id.set_mdc_config(settings)
-    return disk, file
 
 
 def _write_metadata(file: h5py.File, description: Description) -> None:

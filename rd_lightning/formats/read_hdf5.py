@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..runtime.files import safe_name
 from .base import ENERGY, PER_RESIDUE
 from .flat_hdf5 import ORIGINAL_ID, SEQUENCE_HASH
-from .hdf5 import GROUPS, METADATA, index_of
+from .hdf5 import GROUPS, METADATA, index_of, limit_metadata_cache
 from .reader import Reader, check_ids, check_numbers, reading
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -26,6 +26,7 @@ def open_hdf5(path: Path, layout: str | None = None) -> Reader:
     with reading(path, "not HDF5, or damaged"):
         file: Any = h5py.File(path, "r")
         try:
+            limit_metadata_cache(file)
             if file.attrs.get("encoding-type") == "anndata":
                 from .read_anndata import AnnDataReader
 
