@@ -132,10 +132,9 @@ def _write(
             stored = _stored(rows, dtype, reader, start)
             for file, (begin, end) in zip(files, edges, strict=True):
                 _append(file, stored[:, begin:end])
-            squares = np.add.reduceat(
-                stored.astype(np.float64) ** 2, [begin for begin, _ in edges], axis=1
-            )
-            _append(norms, squares.cumsum(axis=1))
+            exact = stored.astype(np.float64)
+            squares = [np.einsum("ij,ij->i", exact[:, b:e], exact[:, b:e]) for b, e in edges]
+            _append(norms, np.cumsum(squares, axis=0).T)
             advance(stop - start)
         _write_ids(stack, folder, reader)
     np.save(folder / names.MEAN, scaling.mean)

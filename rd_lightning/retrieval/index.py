@@ -211,9 +211,12 @@ class PreparedIndex:
         for column, width in enumerate(widths):
             if width in self.dims:
                 found[:, column] = self._squares[numbers, self.dims.index(width)]
-            else:
-                prefix = rows[:, :width]
-                found[:, column] = np.einsum("ij,ij->i", prefix, prefix)
+            else:  # that of the level below, and what is beyond
+                below = max((d for d in self.dims if d < width), default=0)
+                beyond = rows[:, below:width]
+                found[:, column] = np.einsum("ij,ij->i", beyond, beyond)
+                if below:
+                    found[:, column] += self._squares[numbers, self.dims.index(below)]
         return found
 
     def rows(self, numbers: np.ndarray, width: int) -> np.ndarray:
