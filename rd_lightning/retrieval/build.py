@@ -33,7 +33,7 @@ def build_index(
     *,
     pooling: str = "mean",
     centre: bool = True,
-    scale: Scale = "level",
+    scale: Scale = "column",
     dtype: StoredDtype | None = None,
     source: Mapping[str, Any] | None = None,
     on_block: Callable[[int], None] = lambda records: None,
@@ -181,7 +181,7 @@ def _stored(rows: np.ndarray, dtype: StoredDtype, reader: Reader, start: int) ->
         record = reader.ids[start + int(np.argmin(finite))]
         raise InputError(
             f"{reader.path}: the vector of {record} is too large for {dtype}; use dtype=float32 "
-            "or scale=level"
+            "or scale=column"
         )
     return stored
 

@@ -74,7 +74,7 @@ def test_refused(tmp_path):
     refused("scale is none, level or column, not 'rms'", scale="rms")
     refused("dtype is float16 or float32, not 'int8'", dtype="int8")
     refused(
-        "the vector of 0 is too large for float16; use dtype=float32 or scale=level",
+        "the vector of 0 is too large for float16; use dtype=float32 or scale=column",
         nested(9) * 1e6,
         dtype="float16",
         scale="none",

@@ -32,9 +32,7 @@ def test_the_file_is_made_once(tmp_path):
     again = FaissIndex(index, 6, "hnsw", on_block=added.append)
     assert added == [100] and again.path.stat().st_mtime_ns == made
     queries = np.eye(3, 6, dtype=np.float32)
-    for one, other in zip(
-        first.candidates(queries, 9), again.candidates(queries, 9), strict=True
-    ):
+    for one, other in zip(first.candidates(queries, 9), again.candidates(queries, 9), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

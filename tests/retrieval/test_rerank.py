@@ -5,7 +5,8 @@ import pytest
 
 from rd_lightning.retrieval.rerank import cosines, scored
 
-from .vectors import DIMS, cosines as by_hand, indexed, nested
+from .vectors import DIMS, indexed, nested
+from .vectors import cosines as by_hand
 
 WIDTHS = (*DIMS, DIMS[-1])
 
