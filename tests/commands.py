@@ -25,7 +25,7 @@ from rd_lightning.families.builtin import sample_fasta
 
 PRELOADED = [
     *("lightning.pytorch", "esm.model.esm2", "h5py", "hydra", "pandas", "pyarrow", "sklearn"),
-    *("rd_lightning.fit", "rd_lightning.embed", "rd_lightning.merge"),
+    *("rd_lightning.fit", "rd_lightning.embed", "rd_lightning.merge", "rd_lightning.search"),
     *("rd_lightning.fitting.module", "rd_lightning.embedding.job", "rd_lightning.cli.trainer"),
 ]
 QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
@@ -59,7 +59,7 @@ class Command:
     """A command that runs.
 
     Args:
-        name: fit, merge, embed or evaluate.
+        name: fit, merge, embed, evaluate or search.
         log: file for what it says.
         environment: variables beside those of the server.
         writes: the disk is full after so many writes; needs a server with full_disk.c.

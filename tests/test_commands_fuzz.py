@@ -110,6 +110,7 @@ SETTINGS = {
     "fit": (fit.main, ["target", "keep", "solver", "data.heldout", "part", "regression.alpha"]),
     "embed": (embed.main, ["head", "level", "width", "pooling", "dtype", "topup", "long", "out"]),
     "evaluate": (evaluate.main, ["fit", "widths", "schemes", "probes", "num_folds", "device"]),
+    "search": (search.main, ["index", "query", "k", "width", "prefix", "build", "head", "scale"]),
     "merge": (merge.main, ["states", "keep", "solver", "regression", "out"]),
 }
 VALUES = st.one_of(
@@ -127,7 +128,8 @@ def test_settings(folder, tmp_path_factory, name, data):
     main, keys = SETTINGS[name]
     empty = tmp_path_factory.mktemp("empty")
     words = [f"{key}={data.draw(VALUES)}" for key in data.draw(st.sets(st.sampled_from(keys)))]
-    missing = [] if name == "merge" else ["fasta=none.fasta" if name != "evaluate" else "seed=1"]
-    error = run(name, main, empty, *words, *missing)
+    missing = {"merge": [], "evaluate": ["seed=1"], "search": ["out=x.tsv"]}
+    others = missing.get(name, ["fasta=none.fasta"])
+    error = run(name, main, empty, *words, *others)
     assert error is not None
     assert not list(empty.rglob("*"))

@@ -132,8 +132,8 @@ def test_the_index_beside_its_embeddings(folder, tmp_path):
     assert "to prepare" in run("first")
     made = prepared.stat().st_ino
     assert "to prepare" not in run("second") and prepared.stat().st_ino == made
-    assert "it has scale=level" in run("third", "scale=column")
-    assert "it has scale=column" in run("fourth")
+    assert "it has scale=column" in run("third", "scale=level")
+    assert "it has scale=level" in run("fourth")
     (tmp_path / "emb.h5").touch()  # the same content at another time
     assert "to prepare" not in run("fifth")
     (tmp_path / "emb.h5").write_bytes((folder / "q.h5").read_bytes())
@@ -257,7 +257,7 @@ def test_a_preflight_writes_nothing(folder, tmp_path):
             ("index=prepared", "query=q.h5", "level=50K", "width=3", "out=h.tsv"),
             "name a level (50K) or a width (3), not both",
         ),
-        (("index=prepared", "query=q.h5", "scale=column", "out=h.tsv"), "scale=level, not column"),
+        (("index=prepared", "query=q.h5", "scale=level", "out=h.tsv"), "scale=column, not level"),
         (("index=prepared", "query=q.h5", "scale=rms", "out=h.tsv"), "scale is none, level or"),
         (("index=prepared", "query=q.h5", "backend=gpu", "out=h.tsv"), "backend is exact or faiss"),
         (("index=prepared", "query=q.h5", "device=tpu", "out=h.tsv"), "device is cpu, cuda"),

@@ -33,7 +33,7 @@ def build_index(
     *,
     pooling: str = "mean",
     centre: bool = True,
-    scale: Scale = "level",
+    scale: Scale = "column",
     dtype: StoredDtype | None = None,
     source: Mapping[str, Any] | None = None,
     on_block: Callable[[int], None] = lambda records: None,
@@ -132,10 +132,9 @@ def _write(
             stored = _stored(rows, dtype, reader, start)
             for file, (begin, end) in zip(files, edges, strict=True):
                 _append(file, stored[:, begin:end])
-            squares = np.add.reduceat(
-                stored.astype(np.float64) ** 2, [begin for begin, _ in edges], axis=1
-            )
-            _append(norms, squares.cumsum(axis=1))
+            exact = stored.astype(np.float64)
+            squares = [np.einsum("ij,ij->i", exact[:, b:e], exact[:, b:e]) for b, e in edges]
+            _append(norms, np.cumsum(squares, axis=0).T)
             advance(stop - start)
         _write_ids(stack, folder, reader)
     np.save(folder / names.MEAN, scaling.mean)
@@ -182,7 +181,7 @@ def _stored(rows: np.ndarray, dtype: StoredDtype, reader: Reader, start: int) ->
         record = reader.ids[start + int(np.argmin(finite))]
         raise InputError(
             f"{reader.path}: the vector of {record} is too large for {dtype}; use dtype=float32 "
-            "or scale=level"
+            "or scale=column"
         )
     return stored
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 
 from ..errors import InputError, check_choice, check_whole, reason
 from ..runtime.files import atomic_path
 from ..runtime.owner import owned_file
 from ..runtime.stopping import stop_if_told
 from .index import PreparedIndex
-from .nearest import BLOCK, normalised
+from .nearest import BLOCK
+from .scaling import normalised
 
 FaissKind = Literal["flat", "hnsw", "ivf"]
 FAISS_KINDS: tuple[FaissKind, ...] = get_args(FaissKind)
@@ -83,7 +83,7 @@ class FaissIndex:
         for start in range(0, index.num_records, BLOCK):
             stop_if_told()
             stop = min(start + BLOCK, index.num_records)
-            made.add(_unit(index, start, stop, self.prefix))
+            made.add(index.unit_rows(start, stop, self.prefix))
             on_block(stop - start)
         return made
 
@@ -131,9 +131,3 @@ def faiss_library() -> Any:
     finally:
         logger.setLevel(level)
     return faiss
-
-
-def _unit(index: PreparedIndex, start: int, stop: int, width: int) -> np.ndarray:
-    """(stop - start, width) float32 rows of length 1."""
-    parts = index.block(start, stop, width, torch.device("cpu"))
-    return normalised(torch.cat(parts, dim=1).numpy(), width)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError, reason
 from ..runtime.files import read_json
-from .scaling import Scaling
+from .scaling import Scaling, normalised
 
 KIND, FORMAT = "search index", 1
 ABOUT = "index.json"
@@ -211,10 +211,24 @@ class PreparedIndex:
         for column, width in enumerate(widths):
             if width in self.dims:
                 found[:, column] = self._squares[numbers, self.dims.index(width)]
-            else:
-                prefix = rows[:, :width]
-                found[:, column] = np.einsum("ij,ij->i", prefix, prefix)
+            else:  # that of the level below, and what is beyond
+                below = max((d for d in self.dims if d < width), default=0)
+                beyond = rows[:, below:width]
+                found[:, column] = np.einsum("ij,ij->i", beyond, beyond)
+                if below:
+                    found[:, column] += self._squares[numbers, self.dims.index(below)]
         return found
+
+    def unit_rows(self, start: int, stop: int, width: int | None = None) -> np.ndarray:
+        """(stop - start, width) float32 of length 1, of consecutive records: their inner products
+        with :meth:`unit_queries` are the scores. For other tools, such as vector databases."""
+        parts = self.block(start, stop, width or self.width, torch.device("cpu"))
+        return normalised(torch.cat(parts, dim=1).numpy(), width or self.width)
+
+    def unit_queries(self, vectors: np.ndarray, width: int | None = None) -> np.ndarray:
+        """(n, width) float32 of length 1, from raw vectors of queries."""
+        columns = width or self.width
+        return normalised(self.scaling.apply(np.asarray(vectors[:, :columns])), columns)
 
     def rows(self, numbers: np.ndarray, width: int) -> np.ndarray:
         """(len(numbers), width) float64, as they are stored."""

@@ -16,14 +16,6 @@ BLOCK = 16_384
 """Records that are compared at once."""
 
 
-def normalised(queries: np.ndarray, width: int) -> np.ndarray:
-    """(n, width) float32: the first columns of scaled queries, of length 1; a zero vector stays."""
-    prefix = np.asarray(queries[:, :width], np.float64)
-    lengths = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
-    lengths[lengths == 0] = 1
-    return (prefix / lengths[:, None]).astype(np.float32)
-
-
 def rounding(width: int) -> float:
     """A bound on the error of :func:`scores`: that of a float32 sum of ``width`` products of two
     vectors of length 1, at most width x 2^-24 by Cauchy and Schwarz, doubled for the rounding of

@@ -61,6 +61,9 @@ class SearchOptions:
         ):
             if getattr(self, key) is not None:
                 check_choice(key, getattr(self, key), choices)
+        for key in ("exclude_self", "centre"):
+            if getattr(self, key) not in (True, False, None):
+                raise InputError(f"{key} is true or false, not {getattr(self, key)!r}")
         check_choice("faiss.kind", self.faiss.kind, FAISS_KINDS)
         check_whole("queries_per_block", self.queries_per_block, least=1)
         check_whole("records_per_block", self.records_per_block, least=1)

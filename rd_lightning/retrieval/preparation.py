@@ -64,7 +64,7 @@ class Preparation:
     @property
     def scale(self) -> Scale:
         """Of an index that is made."""
-        return self.options.scale or "level"
+        return self.options.scale or "column"
 
     @property
     def centre(self) -> bool:

@@ -25,7 +25,7 @@ class Scored:
         """(n, widths) int32 places among the candidates at each width, from 1; equal scores in the
         order of the records."""
         found = np.empty(self.scores.shape, np.int32)
-        for column in range(found.shape[1]):
+        for column in range(self.scores.shape[1]):
             order = np.lexsort((self.records, -self.scores[:, column]))
             found[order, column] = np.arange(1, len(order) + 1)
         return found

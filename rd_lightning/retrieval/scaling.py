@@ -50,7 +50,7 @@ def measure_scaling(
     bounds: Sequence[int],
     *,
     centre: bool = True,
-    scale: Scale = "level",
+    scale: Scale = "column",
     on_block: Callable[[int], None] = lambda records: None,
 ) -> Scaling:
     """Of all records of a file, in one pass in float64.
@@ -84,6 +84,14 @@ def measure_scaling(
     divisor = np.ones(width) if scale == "none" else np.sqrt(variance)
     divisor[divisor == 0] = 1
     return Scaling(mean if centre else np.zeros(width), divisor)
+
+
+def normalised(rows: np.ndarray, width: int) -> np.ndarray:
+    """(n, width) float32: the first columns of scaled rows, of length 1; a zero vector stays."""
+    prefix = np.asarray(rows[:, :width], np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", prefix, prefix))
+    lengths[lengths == 0] = 1
+    return (prefix / lengths[:, None]).astype(np.float32)
 
 
 def finite_rows(reader: Reader, pooling: str, start: int, stop: int, width: int) -> np.ndarray:

@@ -11,9 +11,10 @@ import torch
 
 from ..errors import InputError, check_whole
 from .index import PreparedIndex, Shape
-from .nearest import BLOCK, at_least, nearest, normalised, rounding
+from .nearest import BLOCK, at_least, nearest, rounding
 from .rerank import Scored, scored
 from .result import SearchResult
+from .scaling import normalised
 
 if TYPE_CHECKING:
     from .faiss_index import FaissIndex

@@ -48,6 +48,8 @@ from ..conftest import clean_environment, family_rows
         ("merge", ["a/b.safetensors"], ["a/b.safetensors"]),
         ("evaluate", ["trainer=gpu", "weights=DIR"], ["device=cuda", "family.weights=DIR"]),
         ("evaluate", ["device=cuda:1"], ["device=cuda:1"]),
+        ("search", ["trainer=gpu", "target=8M"], ["device=cuda", "level=8M"]),
+        ("search", ["index=a b", "query=[x]"], ['index="a b"', 'query="[x]"']),
         ("evaluate", ["data=a b"], ['preset_data="a b"']),  # data is a group of conf/
     ],
 )

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rd_lightning.retrieval.nearest import at_least, nearest, normalised, rounding, scores
+from rd_lightning.retrieval.nearest import at_least, nearest, rounding, scores
+from rd_lightning.retrieval.scaling import normalised
 
 from .vectors import DIMS, cosines, indexed, nested, scaled_by_hand
 

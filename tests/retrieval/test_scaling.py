@@ -25,7 +25,7 @@ def test_a_level_weighs_by_its_columns():
     """The mean square of a scaled level is 1, so a level's share of a squared norm is that of its
     columns on average."""
     vectors = nested(1000)
-    rows = measure_scaling(ArrayReader(vectors), "mean", DIMS).apply(vectors)
+    rows = measure_scaling(ArrayReader(vectors), "mean", DIMS, scale="level").apply(vectors)
     for begin, end in zip((0, *DIMS), DIMS, strict=False):
         assert (rows[:, begin:end] ** 2).mean() == pytest.approx(1, rel=1e-12)
 

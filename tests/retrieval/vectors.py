@@ -26,7 +26,7 @@ def indexed(folder: Path, vectors: np.ndarray, **options) -> PreparedIndex:
 
 
 def scaled_by_hand(
-    vectors: np.ndarray, of: np.ndarray, *, centre: bool = True, scale: str = "level"
+    vectors: np.ndarray, of: np.ndarray, *, centre: bool = True, scale: str = "column"
 ) -> np.ndarray:
     """The formula of the documentation on whole matrices."""
     of = of.astype(np.float64)
