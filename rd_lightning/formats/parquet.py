@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from ..errors import InputError
 from ..runtime.files import atomic_path
-from .base import Embedded, Writer
+from .base import METADATA, Embedded, Writer
 
 try:
     import pyarrow as pa
@@ -34,7 +35,7 @@ class ParquetWriter(Writer):
         fields = [("id", pa.string()), ("length", pa.int32())]
         fields += [(p, vector) for p in self.description.poolings]
         metadata = json.dumps(dict(self.description.metadata), sort_keys=True)
-        self._schema = pa.schema(fields, metadata={"rd_lightning": metadata})
+        self._schema = pa.schema(fields, metadata={METADATA: metadata})
         temporary = stack.enter_context(atomic_path(self.path))
         self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
         self._rows: list[Embedded] = []
@@ -60,3 +61,8 @@ class ParquetWriter(Writer):
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
         self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows.clear()
+
+
+def level_columns(pooling: str, levels: Sequence[str]) -> list[str]:
+    """Names of the columns of the layout ``levels``: what each level adds, smallest first."""
+    return [f"{pooling}_{level}" for level in levels]
