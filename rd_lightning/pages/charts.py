@@ -29,7 +29,7 @@ def new_spec(values: Sequence[Mapping[str, Any]], height: int = 300) -> dict[str
 
 def hidden_param(series: Sequence[Series]) -> dict[str, Any]:
     """The parameter that a legend sets."""
-    return {"name": "hidden", "value": [s.name for s in series if s.hidden]}
+    return {"name": "hidden", "value": [s.value for s in series if s.hidden]}
 
 
 def axis(

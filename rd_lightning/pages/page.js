@@ -45,6 +45,7 @@
   for (const choice of all(".choice")) {
     const select = choice.querySelector(":scope > label select");
     const parts = all(":scope > .chosen", choice);
+    choice.classList.add("on");
     const show = () => parts.forEach((part, i) => { part.hidden = i !== select.selectedIndex; });
     select.addEventListener("change", show);
     show();
@@ -91,8 +92,17 @@
   };
 
   const connect = (figure, view) => {
+    const lines = all(".legend button", figure);
+    const showLines = () => lines.filter((line) => line.dataset.only).forEach((line) => {
+      const [param, value] = JSON.parse(line.dataset.only);
+      line.hidden = view.signal(param) !== value;
+    });
+    showLines();
     for (const select of all("select[data-param]", figure)) {
-      const set = () => view.signal(select.dataset.param, JSON.parse(select.value)).runAsync();
+      const set = () => {
+        view.signal(select.dataset.param, JSON.parse(select.value)).runAsync();
+        showLines();
+      };
       select.addEventListener("change", set);
       if (select.selectedIndex !== 0) set(); // browsers keep choices over a reload
     }
@@ -107,7 +117,6 @@
       slider.addEventListener("input", set);
       if (slider.value !== "0") set();
     }
-    const lines = all(".legend button", figure);
     for (const line of lines) {
       line.addEventListener("click", () => {
         line.setAttribute("aria-pressed", String(line.getAttribute("aria-pressed") !== "true"));

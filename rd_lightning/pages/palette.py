@@ -20,6 +20,11 @@ LIGHT = {
     "purple": "#b05a8c",
     "sky": "#2b8fc7",
     "grey": "#808890",
+    "seq0": "#440154",
+    "seq1": "#3b528b",
+    "seq2": "#21918c",
+    "seq3": "#4fae5a",
+    "seq4": "#c9a800",
 }
 DARK = {
     "bg": "#14171b",
@@ -35,9 +40,16 @@ DARK = {
     "purple": "#d793b9",
     "sky": "#8fd0f5",
     "grey": "#8b949e",
+    "seq0": "#a878d0",
+    "seq1": "#7394e8",
+    "seq2": "#2fb5ae",
+    "seq3": "#7fdc7a",
+    "seq4": "#fde725",
 }
 CATEGORIES = ("blue", "orange", "green", "vermillion", "purple", "sky")
 """For classes without a colour of their own."""
+SEQUENCE = ("seq0", "seq1", "seq2", "seq3", "seq4")
+"""From low to high; after viridis."""
 
 
 def colour(name: str) -> str:

@@ -141,7 +141,9 @@ class Choice:
 class Series:
     """A line of a chart as its legend shows it; pressing its name hides the line.
 
-    ``name`` is its value in the data's column ``series``.
+    Args:
+        key: its value in the data's column ``series``; by default its name.
+        only: a parameter of the chart and its value with which alone the name is seen.
     """
 
     name: str
@@ -149,6 +151,13 @@ class Series:
     dash: tuple[int, ...] = ()
     width: float = 2.0
     hidden: bool = False
+    key: str = ""
+    only: tuple[str, Any] | None = None
+
+    @property
+    def value(self) -> str:
+        """In the column ``series``."""
+        return self.key or self.name
 
 
 @dataclass(frozen=True)
@@ -233,15 +242,17 @@ def _legend(series: Series) -> str:
         f'{escape(series.colour, quote=True)}" stroke-width={series.width:g}{dash} /></svg>'
     )
     pressed = "false" if series.hidden else "true"
-    name = escape(series.name, quote=True)
+    key = escape(series.value, quote=True)
+    only = "" if series.only is None else f' data-only="{escape(json.dumps(series.only))}"'
     return (
-        f'<button type=button aria-pressed={pressed} data-series="{name}">{swatch}{name}</button>'
+        f'<button type=button aria-pressed={pressed} data-series="{key}"{only}>{swatch}'
+        f"{escape(series.name)}</button>"
     )
 
 
 def series_scales(series: Sequence[Series]) -> dict[str, Any]:
     """Encodings of ``color`` and ``strokeDash`` by the column ``series``, without a legend."""
-    names = [s.name for s in series]
+    names = [s.value for s in series]
     dashes = [list(s.dash) or [1, 0] for s in series]
 
     def encoding(values: Sequence[Any]) -> dict[str, Any]:

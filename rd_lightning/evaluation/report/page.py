@@ -102,8 +102,8 @@ def assay_chart(
         selects.append(Select(column, label, {str(value): value for value in found}))
     there = [metric for metric in _INTERVALS if metric in {row["metric"] for row in rows}]
     selects.append(Select("metric", "score", {METRIC_NAMES[m]: m for m in there}))
-    alone = [next(iter(s.options)) for s in selects if len(s.options) == 1]
-    said = f"{', '.join(alone)}. {_READ}" if alone else _READ
+    alone = [f"{s.label}: {next(iter(s.options))}" for s in selects if len(s.options) == 1]
+    said = f"{_READ} {'; '.join(alone)}." if alone else _READ
     if len(assays) > 1 and not by_assay:
         said += (
             f" Means alone: the assays one by one are {len(kept):,} points, above "
@@ -190,7 +190,7 @@ def task_chart(
     there = set(results["representation"])
     baselines = {name: label for name, label in BASELINES.items() if name in there}
     selects = [Select("subject", "task", options)]
-    said = f"{next(iter(options))}. {_READ}" if len(options) == 1 else _READ
+    said = f"{_READ} {next(iter(options))}." if len(options) == 1 else _READ
     widths = sorted(set(levels.values()))
     return [width_chart(rows, names, baselines, widths, selects, score="Score", said=said)]
 

@@ -9,7 +9,7 @@ from typing import Any
 from ...pages.charts import HIDDEN, axis, hidden_param, new_spec, shown
 from ...pages.palette import colour
 from ...pages.parts import Chart, Select, Series, series_scales
-from .figures import STYLES
+from .figures import STYLES, with_halves
 
 Row = dict[str, Any]
 """Of a point: ``series`` (the label of its representation), ``x`` (its columns; None where it is no
@@ -124,7 +124,9 @@ def _spec(
     bars = (
         f"(intervals === 'all' || (intervals !== 'none' && datum.series === '{label_of('raw')}'))"
     )
-    x, y = axis("x", "columns", log=True, values=widths, form=","), axis("y", score, form=".2f")
+    least = min(row["x"] for row in rows if row["x"] is not None)
+    ticks = with_halves(widths, least) if widths else []
+    x, y = axis("x", "columns", log=True, values=ticks, form=","), axis("y", score, form=".2f")
     tooltip = [
         shown("series", "representation"),
         shown("level", "level"),
