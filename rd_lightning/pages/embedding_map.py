@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,8 @@ def _caption(method: str, names: Sequence[str], shares: Sequence[float | None]) 
 def _of(series: Sequence[Series], number: int) -> list[Series]:
     """With names of their own in the data, seen while their column is chosen."""
     return [
-        Series(s.name, s.colour, key=f"{number} {s.name}", only=("chosen", number)) for s in series
+        Series(s.name, s.colour, key=f"{number} {s.name}", only=("chosen", number), points=True)
+        for s in series
     ]
 
 
@@ -129,10 +131,10 @@ def _classes(name: str, values: Column) -> tuple[list[str], list[Series]]:
     if len(known) == 0:
         return [NO_LABEL] * len(numbers), [Series(NO_LABEL, colour("grey"))]
     ends = np.unique(
-        np.quantile(known, np.arange(1, len(SEQUENCE) + 1) / len(SEQUENCE), method="higher")
+        np.quantile(known, np.arange(1, len(SEQUENCE) + 1) / len(SEQUENCE), method="inverted_cdf")
     )
     labels = [f"up to {ends[0]:,.4g}"]
-    labels += [f"above {a:,.4g} to {b:,.4g}" for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    labels += [f"above {a:,.4g} to {b:,.4g}" for a, b in pairwise(ends.tolist())]
     places = np.searchsorted(ends, numbers)
     found = [
         labels[p] if np.isfinite(v) else NO_LABEL for p, v in zip(places, numbers, strict=True)

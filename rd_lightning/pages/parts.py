@@ -139,11 +139,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart as its legend shows it; pressing its name hides the line.
+    """A line, or a class of points, as the legend shows it; pressing its name hides it.
 
     Args:
         key: its value in the data's column ``series``; by default its name.
         only: a parameter of the chart and its value with which alone the name is seen.
+        points: whether it is a class of points.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Series:
     hidden: bool = False
     key: str = ""
     only: tuple[str, Any] | None = None
+    points: bool = False
 
     @property
     def value(self) -> str:
@@ -237,9 +239,12 @@ def _control(control: Select | Slider, id: str) -> str:
 
 def _legend(series: Series) -> str:
     dash = f' stroke-dasharray="{" ".join(map(str, series.dash))}"' if series.dash else ""
+    tone = escape(series.colour, quote=True)
     swatch = (
-        f'<svg width=26 height=10 aria-hidden=true><line x1=0 y1=5 x2=26 y2=5 stroke="'
-        f'{escape(series.colour, quote=True)}" stroke-width={series.width:g}{dash} /></svg>'
+        f'<svg width=10 height=10 aria-hidden=true><circle cx=5 cy=5 r=4 fill="{tone}" /></svg>'
+        if series.points
+        else "<svg width=26 height=10 aria-hidden=true><line x1=0 y1=5 x2=26 y2=5 "
+        f'stroke="{tone}" stroke-width={series.width:g}{dash} /></svg>'
     )
     pressed = "false" if series.hidden else "true"
     key = escape(series.value, quote=True)

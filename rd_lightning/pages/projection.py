@@ -122,7 +122,7 @@ def _umap(centred: np.ndarray, start: np.ndarray, seed: int) -> np.ndarray:
     widest = float(np.abs(start).max()) or 1.0
     made = UMAP(
         n_neighbors=min(_NEIGHBOURS, len(centred) - 1),
-        init=(start / widest * 10).astype(np.float32),
+        init=(start / widest * 10).astype(np.float32),  # pyright: ignore[reportArgumentType]
         random_state=seed,
         n_jobs=1,
     )

@@ -187,12 +187,14 @@ def task_chart(
     if not rows:
         return []
     names = in_order(of_models["representation"])
-    there = set(results["representation"])
-    baselines = {name: label for name, label in BASELINES.items() if name in there}
+    there = {row["series"] for row in rows}
+    baselines = {name: label for name, label in BASELINES.items() if label in there}
     selects = [Select("subject", "task", options)]
+    metrics = {TASK_METRICS[primary[task]] for task, _ in keys}
+    score = metrics.pop() if len(metrics) == 1 else "Score"
     said = f"{_READ} {next(iter(options))}." if len(options) == 1 else _READ
     widths = sorted(set(levels.values()))
-    return [width_chart(rows, names, baselines, widths, selects, score="Score", said=said)]
+    return [width_chart(rows, names, baselines, widths, selects, score=score, said=said)]
 
 
 def _task_rows(

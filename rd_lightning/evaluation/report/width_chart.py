@@ -178,5 +178,10 @@ def _spec(
                 {"type": "rule", "strokeWidth": 1.6},
                 {**baseline, "tooltip": [tooltip[0], tooltip[3], tooltip[4]]},
             ),
+            layer(
+                "!isValid(datum.x) && isValid(datum.y)",
+                {"type": "text", "align": "left", "dy": -6, "fontSize": 11},
+                {"y": y, "x": {"value": 6}, "text": {"field": "series"}},
+            ),
         ],
     }
