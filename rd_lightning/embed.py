@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .display.console import Console
     from .embedding.job import EmbedJob, EmbedOptions
+    from .embedding.map_page import MapOptions
     from .embedding.records import OutputPart
     from .embedding.runner import RunAlone, RunUnderTrainer
 
@@ -35,9 +36,11 @@ def embed(config: DictConfig) -> None:
     from .runtime.precision import faster_precision
 
     console, part = plain_console(), _part(config.assemble)
+    drawing = _drawing(config, is_part=part is not None and not part.is_whole)
     job = EmbedJob(_options(config), part)
     if part is not None:
-        return _assemble_alone(console, job, preflight=config.preflight)
+        _assemble_alone(console, job, preflight=config.preflight)
+        return None if config.preflight else _draw(console, job, drawing)
     with ExitStack() as stack:
         run = _run(job, config, stack)
         job.make_data(run.device_type)
@@ -77,9 +80,30 @@ def embed(config: DictConfig) -> None:
     _say_what_was_done(console, job, *pace)
     if config.assemble:
         _say_where(console, job)
+        _draw(console, job, drawing)
     else:
         console.print(f"vectors: {job.spool_folder}", soft_wrap=True)
         console.print("write the output of them with assemble=only and the same settings")
+
+
+def _drawing(config: DictConfig, *, is_part: bool) -> MapOptions:
+    """What is asked of a map, checked before hours of work."""
+    from .embedding.map_page import MapOptions
+
+    names = {option.name for option in fields(MapOptions)}
+    options = MapOptions(**{k: v for k, v in plain(config).items() if k in names})
+    if options.map is not None and (is_part or config.assemble is False):
+        raise InputError("map= is of a whole output; leave it out with assemble=false or i/n")
+    return options
+
+
+def _draw(console: Console, job: EmbedJob, drawing: MapOptions) -> None:
+    """The map, once the output is there: whatever goes wrong now, that is kept."""
+    from .embedding.map_page import write_map
+
+    if drawing.map is not None:
+        path = write_map(job.target, drawing)
+        console.print(f"to look at in a browser: {path}", soft_wrap=True)
 
 
 def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None:

@@ -121,11 +121,10 @@ def test_what_is_not_defined(head):
     report = dataclasses.replace(head.report, stages=stages, scale="rms", num_heldout_residues=0)
     [table] = parts(report, Table)
     assert table.rows[1][table.headings.index("R2 fit")] == "-"
-    assert [t.text for t in parts(report, Text)][0].startswith("Scale: rms, each level's columns")
+    assert next(t.text for t in parts(report, Text)).startswith("Scale: rms, each level's columns")
     alone = fit_page(
         head.report.truncated(1), names=NAMES[:1], dims=DIMS[:1], digest="d", config={}
     )
     charts = [p for s in alone.sections for p in s.parts if isinstance(p, Chart)]
     assert [chart.title for chart in charts] == ["Variance of the embedding by level"]
     assert alone.lead == "own embeddings: 8M (8)"
-    assert alone.html is not None
