@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from .cli.command import is_main_process, plain, quiet_libraries, run_command
+from .cli.command import (
+    given_keys,
+    is_given,
+    is_main_process,
+    plain,
+    quiet_libraries,
+    run_command,
+)
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -35,12 +43,16 @@ def embed(config: DictConfig) -> None:
     from .runtime.owner import owned_file
     from .runtime.precision import faster_precision
 
+    if config["from"] is not None:
+        return _convert(plain_console(), config)
+    if config.columns is not None:
+        raise InputError("columns is of another tool's file, which from= names")
     console, part = plain_console(), _part(config.assemble)
     drawing = _drawing(config, is_part=part is not None and not part.is_whole)
     job = EmbedJob(_options(config), part)
     if part is not None:
         _assemble_alone(console, job, preflight=config.preflight)
-        return None if config.preflight else _draw(console, job, drawing)
+        return None if config.preflight else _draw(console, job.target, drawing)
     with ExitStack() as stack:
         run = _run(job, config, stack)
         job.make_data(run.device_type)
@@ -80,7 +92,7 @@ def embed(config: DictConfig) -> None:
     _say_what_was_done(console, job, *pace)
     if config.assemble:
         _say_where(console, job)
-        _draw(console, job, drawing)
+        _draw(console, job.target, drawing)
     else:
         console.print(f"vectors: {job.spool_folder}", soft_wrap=True)
         console.print("write the output of them with assemble=only and the same settings")
@@ -97,12 +109,12 @@ def _drawing(config: DictConfig, *, is_part: bool) -> MapOptions:
     return options
 
 
-def _draw(console: Console, job: EmbedJob, drawing: MapOptions) -> None:
+def _draw(console: Console, source: str | os.PathLike, drawing: MapOptions) -> None:
     """The map, once the output is there: whatever goes wrong now, that is kept."""
     from .embedding.map_page import write_map
 
     if drawing.map is not None:
-        path = write_map(job.target, drawing)
+        path = write_map(source, drawing)
         console.print(f"to look at in a browser: {path}", soft_wrap=True)
 
 
@@ -126,6 +138,52 @@ def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None
         list_skipped(job)
     _say_what_was_done(console, job)
     _say_where(console, job)
+
+
+_OF_CONVERSIONS = ("from", "columns", "out", "format", "layout", "level", "width", "pooling")
+
+
+def _convert(console: Console, config: DictConfig) -> None:
+    """From an embedding file to another: no model is loaded."""
+    from .display.console import print_facts
+    from .embedding.convert import ConvertOptions, convert
+    from .runtime.owner import owned_file
+
+    settings = plain(config)
+    drawing = _drawing(config, is_part=False)
+    of_map = {option.name for option in fields(drawing)}
+    known = {*_OF_CONVERSIONS, "dtype", "preflight", *of_map}
+    if drawing.map is not None and config.out is None:
+        known = {"from", "preflight", *of_map}
+    if other := [key for key in given_keys() if key.split(".")[0] not in known]:
+        raise InputError(
+            f"{other[0]} has no meaning with from=, which converts an embedding file; it takes "
+            f"{', '.join(sorted(known))}"
+            if config.out is not None or drawing.map is None
+            else f"{other[0]} has no meaning with from= and map= alone, which draw a file as it is; "
+            "give out= too"
+        )
+    if not is_main_process():
+        raise InputError("from= is one process; start it once: srun --ntasks=1")
+    if drawing.map is not None and config.out is None:
+        return None if config.preflight else _draw(console, settings["from"], drawing)
+    # Where they are not given, those of the source.
+    chosen = {key: settings[key] if is_given(key) else None for key in ("pooling", "dtype")}
+    names = [key for key in _OF_CONVERSIONS if key not in ("from", "pooling")]
+    options = ConvertOptions(
+        source=settings["from"], **{key: settings[key] for key in names}, **chosen
+    )
+    conversion = convert(options)
+    with conversion.reader, ExitStack() as stack:
+        if not config.preflight:
+            stack.enter_context(owned_file(conversion.target))
+        print_facts(console, conversion.facts())
+        if config.preflight:
+            return
+        conversion.run()
+    console.print(f"{conversion.description.num_records:,} records written")
+    console.print(f"embeddings: {conversion.target}", soft_wrap=True)
+    _draw(console, conversion.target, drawing)
 
 
 def _part(assemble: object) -> OutputPart | None:

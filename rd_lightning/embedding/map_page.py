@@ -217,7 +217,8 @@ def read_labels(path: str | os.PathLike) -> Labels:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"map_labels={path}: cannot be read ({reason(error)})") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or reason(error)
+        raise InputError(f"map_labels={path}: cannot be read ({why})") from error
     if not rows or len(rows[0]) < 2:
         raise InputError(
             f"map_labels={path}: needs a heading of the id and one column or more to colour by"
