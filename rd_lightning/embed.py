@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from .display.console import Console
     from .embedding.job import EmbedJob, EmbedOptions
+    from .embedding.map_page import MapOptions
     from .embedding.records import OutputPart
     from .embedding.runner import RunAlone, RunUnderTrainer
 
@@ -55,9 +57,11 @@ def embed(config: DictConfig) -> None:
     if config.columns is not None:
         raise InputError("columns is of another tool's file, which from= names")
     console, part = plain_console(), _part(config.assemble)
+    drawing = _drawing(config, is_part=part is not None and not part.is_whole)
     job = EmbedJob(_options(config), part)
     if part is not None:
-        return _assemble_alone(console, job, preflight=config.preflight)
+        _assemble_alone(console, job, preflight=config.preflight)
+        return None if config.preflight else _draw(console, job.target, drawing)
     with ExitStack() as stack:
         run = _run(job, config, stack)
         job.make_data(run.device_type)
@@ -97,6 +101,7 @@ def embed(config: DictConfig) -> None:
     _say_what_was_done(console, job, *pace)
     if config.assemble:
         _say_where(console, job)
+        _draw(console, job.target, drawing)
     else:
         console.print(f"vectors: {job.spool_folder}", soft_wrap=True)
         console.print("write the output of them with assemble=only and the same settings")
@@ -113,11 +118,34 @@ def _from_files(config: DictConfig, console: Console) -> None:
                 f"{key} is of sequences or models, and embeddings names files of embeddings, "
                 "which need neither; leave one of them out"
             )
+    drawing = _drawing(config, is_part=False)
     device = one_device(config.trainer)
     if device is None:
         raise InputError("embeddings: one process on one device; use device=cpu or device=cuda")
     job = FilesJob(_options(config), plain(config)["embeddings"], device.device)
     job.run(console, preflight=config.preflight)
+    if not config.preflight:
+        _draw(console, job.out, drawing)
+
+
+def _drawing(config: DictConfig, *, is_part: bool) -> MapOptions:
+    """What is asked of a map, checked before hours of work."""
+    from .embedding.map_page import MapOptions
+
+    names = {option.name for option in fields(MapOptions)}
+    options = MapOptions(**{k: v for k, v in plain(config).items() if k in names})
+    if options.map is not None and (is_part or config.assemble is False):
+        raise InputError("map= is of a whole output; leave it out with assemble=false or i/n")
+    return options
+
+
+def _draw(console: Console, source: str | os.PathLike, drawing: MapOptions) -> None:
+    """The map, once the output is there: whatever goes wrong now, that is kept."""
+    from .embedding.map_page import write_map
+
+    if drawing.map is not None:
+        path = write_map(source, drawing)
+        console.print(f"to look at in a browser: {path}", soft_wrap=True)
 
 
 def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None:
@@ -152,14 +180,23 @@ def _convert(console: Console, config: DictConfig) -> None:
     from .runtime.owner import owned_file
 
     settings = plain(config)
-    known = {*_OF_CONVERSIONS, "dtype", "preflight"}
+    drawing = _drawing(config, is_part=False)
+    of_map = {option.name for option in fields(drawing)}
+    known = {*_OF_CONVERSIONS, "dtype", "preflight", *of_map}
+    if drawing.map is not None and config.out is None:
+        known = {"from", "preflight", *of_map}
     if other := [key for key in given_keys() if key.split(".")[0] not in known]:
         raise InputError(
             f"{other[0]} has no meaning with from=, which converts an embedding file; it takes "
             f"{', '.join(sorted(known))}"
+            if config.out is not None or drawing.map is None
+            else f"{other[0]} has no meaning with from= and map= alone, which draw a file as it is; "
+            "give out= too"
         )
     if not is_main_process():
         raise InputError("from= is one process; start it once: srun --ntasks=1")
+    if drawing.map is not None and config.out is None:
+        return None if config.preflight else _draw(console, settings["from"], drawing)
     # Where they are not given, those of the source.
     chosen = {key: settings[key] if is_given(key) else None for key in ("pooling", "dtype")}
     names = [key for key in _OF_CONVERSIONS if key not in ("from", "pooling")]
@@ -176,6 +213,7 @@ def _convert(console: Console, config: DictConfig) -> None:
         conversion.run()
     console.print(f"{conversion.description.num_records:,} records written")
     console.print(f"embeddings: {conversion.target}", soft_wrap=True)
+    _draw(console, conversion.target, drawing)
 
 
 def _part(assemble: object) -> OutputPart | None:

@@ -37,6 +37,9 @@ def evaluate(config: DictConfig) -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise InputError(f"{EXTRA} ({error.name} is missing)") from error
+    from .pages.bundle import check_report
+
+    check_report(config.report)
     with output_folder(config, alone=True) as folder:
         _evaluate_in(folder, config)
 
@@ -69,6 +72,7 @@ def _run(console: Console, job: EvaluateJob | TaskJob, folder: Path) -> list[Kep
     from .evaluation.tasks.analyses import check_analyses
     from .evaluation.tasks.facts import facts as task_facts
     from .evaluation.tasks.output import write_task_outputs
+    from .pages.page import say_page
 
     if job.folder.resumes(job.manifest):
         console.print(f"resuming in {folder}", soft_wrap=True)
@@ -91,6 +95,7 @@ def _run(console: Console, job: EvaluateJob | TaskJob, folder: Path) -> list[Kep
         console.print(sentence, soft_wrap=True)
     console.print(f"tables and pictures: {folder}/summary.md", soft_wrap=True)
     console.print(f"all numbers: {folder}/results.parquet", soft_wrap=True)
+    say_page(console.print, folder, job.options.report)
     return kept
 
 

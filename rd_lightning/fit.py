@@ -38,6 +38,9 @@ def main() -> None:
 def fit(config: DictConfig) -> None:
     """Plan, say what will be done, stream, solve, write."""
     # Here, not above: torch and Lightning take seconds, --help and a typo should not.
+    from .pages.bundle import check_report
+
+    check_report(config.report)
     if config.data.claim is not None and not config.preflight:
         return _work(config)
     module, data = _make(config)
@@ -175,6 +178,7 @@ def _stream_and_write(
     """The state is kept until all is written, whatever happens, and a message says where."""
     from .display.console import plain_console
     from .fitting.output import write_state
+    from .pages.bundle import wants_page
     from .runtime.ddp import processes_end_together
     from .runtime.os_errors import explained
 
@@ -190,7 +194,8 @@ def _stream_and_write(
             return
         if not module.state.parts:
             raise InputError("the trainer ended before the stream began; leave out max_epochs=0")
-        write_state(module.state, module.head, folder, _asked_for(config))
+        page = wants_page(config.report)
+        write_state(module.state, module.head, folder, _asked_for(config), page=page)
     except OSError as error:
         raise InputError(f"{explained(error)}; {saving.fate}") from error
     except InputError as error:
@@ -211,6 +216,7 @@ def _say_what_was_done(
     console: Console, folder: Path, config: DictConfig, module: RDModule, data: PlannedDataModule
 ) -> None:
     from .fitting.summary import print_report
+    from .pages.page import say_page
 
     if module.head is None:
         done = f"part {data.part_index}/{data.part_of}: {module.moments.num_rows:,} residues"
@@ -226,6 +232,8 @@ def _say_what_was_done(
                 pace = f", {stream.total - stream.done:,} residues since the checkpoint{pace}"
         console.print(f"{number:,} residues fitted{pace}")
     console.print(f"head, moments and report: {folder}", soft_wrap=True)
+    if module.head is not None:
+        say_page(console.print, folder, config.report)
 
 
 def _make(config: DictConfig, part: str | None = None) -> tuple[RDModule, PlannedDataModule]:

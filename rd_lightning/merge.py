@@ -27,6 +27,9 @@ def main() -> None:
 
 def merge(config: DictConfig) -> None:
     """Add, solve, write."""
+    from .pages.bundle import check_report
+
+    check_report(config.report)
     with output_folder(config, alone=True) as folder:
         _merge_into(folder, config)
 
@@ -36,6 +39,8 @@ def _merge_into(folder: Path, config: DictConfig) -> None:
     from .fitting.output import MOMENTS, refuse_used, write_state
     from .fitting.state import FitState, solve_state
     from .fitting.summary import print_report
+    from .pages.bundle import wants_page
+    from .pages.page import say_page
 
     console = plain_console()
     paths = [config.states] if isinstance(config.states, str) else list(config.states)
@@ -55,10 +60,11 @@ def _merge_into(folder: Path, config: DictConfig) -> None:
     chosen = {"solver": config.solver, "level_widths": config.keep, "scale": config.scale}
     options = {**chosen, **config.regression}
     head = solve_state(total, options)
-    write_state(total, head, folder, plain(config))
+    write_state(total, head, folder, plain(config), page=wants_page(config.report))
     print_report(console, head.report)
     console.print(f"{head.report.num_residues:,} residues of {len(paths)} state(s)")
     console.print(f"head, moments and report: {folder}", soft_wrap=True)
+    say_page(console.print, folder, config.report)
 
 
 if __name__ == "__main__":

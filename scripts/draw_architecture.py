@@ -34,6 +34,7 @@ PLACES: dict[str, tuple[float, int, str]] = {
     "families": (1.0, 1, "backbones, weights"),
     "formats": (-1.6, 1, "embedding files"),
     "display": (5.6, 1, "console, figures"),
+    "pages": (8.4, 1, "reports in a browser"),
     "data": (1.0, 0, "FASTA, windows, batches"),
     "runtime": (5.6, 0, "files, ranks, precision"),
 }

@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 FLOORS = [
     {"errors"},
     {"runtime", "data"},
-    {"display", "families", "formats"},
+    {"display", "families", "formats", "pages"},
     {"head", "cli"},
     {"distillation", "embedding"},
     {"fitting", "export", "metrics", "retrieval"},

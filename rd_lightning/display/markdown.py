@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 NONE = "-"
 """In place of a number that is not there or not defined."""
@@ -25,6 +26,21 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int =
         lines.append(f"| {' | '.join(parts)} |")
     rule = ("-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths))
     return [lines[0], f"| {' | '.join(rule)} |", *lines[1:], ""]
+
+
+class Grid(NamedTuple):
+    """A table before it is written: its cells as they are shown, and a sentence above it."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left: int = 1
+    """Columns whose text starts at the left."""
+    said: str = ""
+
+    def lines(self) -> list[str]:
+        """In Markdown; see :func:`table`."""
+        above = [self.said, ""] if self.said else []
+        return [*above, *table(self.headings, self.rows, left=self.left)]
 
 
 def number(value: float | None, form: str = ".3f") -> str:

@@ -14,6 +14,7 @@ from .scoring import ONE_HOT
 _CHANGES_NO_SCORE = (
     *("fit", "reference", "advise", "num_resamples", "max_residues", "on_invalid"),
     *("tokens_per_batch", "device", "precision", "cache", "out", "submission"),
+    "report",
 )
 """Of the fit, a run keeps the head's digest; of the precision, what it is on the device."""
 
@@ -88,6 +89,8 @@ class EvaluateOptions:
     energy: bool = False
     sae: FeatureOptions = FeatureOptions()
     submission: bool = False
+    report: bool | str = "auto"
+    """Of report.html: True, False, or "auto", which is where vl-convert-python is installed."""
     num_resamples: int = 2000
     max_residues: int = 1022
     on_invalid: str = "raise"

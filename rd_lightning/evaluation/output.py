@@ -8,11 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from ..display.console import residue_progress
+from ..pages.bundle import wants_page
+from ..pages.page import PAGE, write_page
 from .facts import facts, notes
 from .job import EvaluateJob, Scored
 from .report.angles import save_angles_picture
 from .report.figures import save_scaling_picture, save_width_picture
-from .report.summary import write_summary
+from .report.page import assay_chart, evaluation_page
+from .report.summary import TITLE, summary_sections, write_summary
 from .representations.refits import summarise
 from .representations.zero_shot import SUFFIX, ZERO_SHOT
 from .run_folder import write_frame
@@ -63,21 +66,36 @@ def write_outputs(job: EvaluateJob, scored: Sequence[Scored], folder: Path) -> l
     if linearity is not None:
         write_frame(linearity, folder / LINEARITY)
     advice = _advice(job, sampled) if job.options.advise else []
-    write_summary(
-        folder / SUMMARY,
+    sections = summary_sections(
         results,
         differences,
         pd.concat([consistency(results, levels, metric=m) for m in ("spearman", FOLD_MEAN)]),
         scores=means,
         levels=levels,
-        facts=facts(job),
-        notes=[*[a.sentence for a in advice[1:]], *notes(job)],
-        advice=advice[0] if advice else None,
         training=training,
         linearity=linearity,
         calibration=calibrated,
+    )
+    write_summary(
+        folder / SUMMARY,
+        sections,
+        facts=facts(job),
+        notes=[*[a.sentence for a in advice[1:]], *notes(job)],
+        advice=advice[0] if advice else None,
         pictures=pictures,
     )
+    if wants_page(job.options.report):
+        page = evaluation_page(
+            TITLE,
+            assay_chart(_without_zero_shot(results), means, sampled, job.levels),
+            sections,
+            facts=facts(job),
+            notes=notes(job),
+            advice=[a.sentence for a in advice],
+            manifest=job.manifest,
+            data={assay.name: job.folder.part(assay) for assay in job.assays},
+        )
+        write_page(folder / PAGE, page)
     return [a.sentence for a in advice]
 
 

@@ -13,8 +13,10 @@ from ..distillation.moments import JointMoments
 from ..errors import InputError
 from ..head.head import RDHead
 from ..head.pretrained import RUN_HEAD, is_pretrained
+from ..pages.page import PAGE, write_page
 from ..runtime.files import write_json
 from ..runtime.provenance import differences
+from .page import fit_page
 from .state import FitState
 from .summary import save_report_picture
 
@@ -81,10 +83,15 @@ def check_same_options(folder: Path, options: Mapping[str, Any]) -> None:
 
 
 def write_state(
-    state: FitState, head: RDHead | None, folder: str | os.PathLike, config: dict[str, Any]
+    state: FitState,
+    head: RDHead | None,
+    folder: str | os.PathLike,
+    config: dict[str, Any],
+    *,
+    page: bool = False,
 ) -> None:
     """Write ``moments.safetensors`` and, of a solved fit, ``report.json`` (with the run's
-    configuration), ``report.png`` and ``head/``.
+    configuration), ``report.png``, where ``page`` is true ``report.html``, and ``head/``.
 
     Each file appears whole or not at all; the head, which readers look for, comes last.
     """
@@ -95,6 +102,9 @@ def write_state(
     save_report_picture(head.report, head.dims, head.names, folder / PICTURE)
     report = {"names": list(head.names), "dims": list(head.dims), **head.report.to_dict()}
     write_json(folder / REPORT, {**report, "config": config})
+    if page:
+        about = {"names": head.names, "dims": head.dims, "digest": head.digest()}
+        write_page(folder / PAGE, fit_page(head.report, **about, config=config))
     head.save_pretrained(folder / HEAD)
 
 

@@ -112,7 +112,7 @@ def _width_figure(results: pd.DataFrame, metric: str, scores: pd.DataFrame | Non
     at_level = (rows["level"].fillna("") != "") & rows["representation"].isin(("raw", "rd"))
     widths = sorted(set(rows.loc[at_level, "width"]) or set(rows["width"]))
     compared = rows.loc[rows["representation"] != "one_hot"]
-    ticks = _with_halves(widths, min((compared if len(compared) else rows)["width"].tolist()))
+    ticks = with_halves(widths, min((compared if len(compared) else rows)["width"].tolist()))
     for (scheme, score), axes in panels.items():
         part = rows.loc[(rows["scheme"] == scheme) & (rows["metric"] == score)]
         axes.set_title(f"{scheme}: {METRIC_NAMES.get(score, score)}{_counted(part)}", fontsize=10)
@@ -296,7 +296,7 @@ def styles_of(names: Iterable[str]) -> list[tuple[str, Style]]:
     return [(name, style) for name, style in STYLES.items() if name in names] + unknown
 
 
-def _with_halves(widths: Sequence[float], least: float) -> list[float]:
+def with_halves(widths: Sequence[float], least: float) -> list[float]:
     """The widths, and before them the first one's half, quarter and so on down to ``least``."""
     ticks = [float(width) for width in widths]
     while ticks[0] / 2 >= max(least, 1):

@@ -11,12 +11,14 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from ...display.markdown import NONE, number, one_line, table
+from ...display.markdown import NONE, Grid, number, one_line, table
 from ...runtime.files import write_text
 from ..statistics.contrasts import EQUAL_WIDTH
 from ..statistics.metrics import FOLD_MEAN, METRICS
 from ..statistics.predictions import Setting, Side
 from ..statistics.width_advice import Advice
+from .refit_tables import linearity_table, training_table
+from .sections import SummarySection
 
 TITLE = "Reverse distillation on deep mutational scans"
 MOST_ASSAYS = 12
@@ -24,7 +26,7 @@ MOST_ASSAYS = 12
 _ORDER = ("raw", "rd", *EQUAL_WIDTH[1:], "raw_concat")
 _DEPTH = "spearman@"
 _SCORES = {"spearman": "pooled", FOLD_MEAN: "mean over folds"}
-_Show = Callable[[pd.DataFrame], list[str]]
+_Show = Callable[[pd.DataFrame], Grid | None]
 UNDEFINED = "not defined"
 """A mean over folds of which one has constant predictions."""
 _CONSTANT, _DISAGREE = "*", "!"
@@ -58,37 +60,19 @@ _CALIBRATION = (
 
 def write_summary(
     path: str | os.PathLike,
-    results: pd.DataFrame,
-    contrasts: pd.DataFrame,
-    consistency: pd.DataFrame,
+    sections: Sequence[SummarySection],
     *,
-    levels: Sequence[str],
     facts: Mapping[str, str],
-    scores: pd.DataFrame | None = None,
     notes: Sequence[str] = (),
     advice: Advice | None = None,
-    training: pd.DataFrame | None = None,
-    linearity: pd.DataFrame | None = None,
-    calibration: pd.DataFrame | None = None,
     pictures: Sequence[str] = (),
 ) -> None:
     """Write the tables, atomically; what was not computed, or is not defined, is shown as "-".
 
     Args:
-        results: a row for each assay, scheme, pooling, probe, representation, level, width and
-            metric, with its value.
-        contrasts: see :func:`rd_lightning.evaluation.statistics.contrasts.contrasts`.
-        consistency: see :func:`rd_lightning.evaluation.statistics.contrasts.consistency`.
-        scores: see :func:`rd_lightning.evaluation.statistics.contrasts.scores`.
-        levels: the members' names, ascending.
-        training: a row for each refit and stage: kind, share, draw, num_residues, stage,
-            median_angle_degrees, largest_angle_degrees, r2_heldout and, if known, spearman.
-        linearity: a row for each stage: source, target, r2_linear, r2_nonlinear.
-        calibration: see :func:`rd_lightning.evaluation.statistics.calibration.calibration`.
+        sections: of :func:`summary_sections`.
         pictures: absolute, or relative to the folder of ``path``.
     """
-    depths = sorted(m for m in results["metric"].unique() if m.startswith(_DEPTH))
-    others = [m for m in METRICS[1:] if m in set(results["metric"])]
     lines = [f"# {TITLE}", ""]
     if advice is not None:
         lines += [f"**{one_line(advice.sentence)}**", ""]
@@ -98,11 +82,44 @@ def write_summary(
         lines += [*(f"- {one_line(note)}" for note in notes), ""]
     for name in pictures:
         lines += [_picture(name, Path(path).resolve().parent), ""]
+    for section in sections:
+        lines += section.lines()
+    write_text(path, "\n".join(lines).rstrip() + "\n")
+
+
+def summary_sections(
+    results: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    consistency: pd.DataFrame,
+    *,
+    levels: Sequence[str],
+    scores: pd.DataFrame | None = None,
+    training: pd.DataFrame | None = None,
+    linearity: pd.DataFrame | None = None,
+    calibration: pd.DataFrame | None = None,
+) -> list[SummarySection]:
+    """The tables of an evaluation; a section without rows is left out.
+
+    Args:
+        results: a row for each assay, scheme, pooling, probe, representation, level, width and
+            metric, with its value.
+        contrasts: see :func:`rd_lightning.evaluation.statistics.contrasts.contrasts`.
+        consistency: see :func:`rd_lightning.evaluation.statistics.contrasts.consistency`.
+        levels: the members' names, ascending.
+        scores: see :func:`rd_lightning.evaluation.statistics.contrasts.scores`.
+        training: a row for each refit and stage: kind, share, draw, num_residues, stage,
+            median_angle_degrees, largest_angle_degrees, r2_heldout and, if known, spearman.
+        linearity: a row for each stage: source, target, r2_linear, r2_nonlinear.
+        calibration: see :func:`rd_lightning.evaluation.statistics.calibration.calibration`.
+    """
+    depths = sorted(m for m in results["metric"].unique() if m.startswith(_DEPTH))
+    others = [m for m in METRICS[1:] if m in set(results["metric"])]
+    found: list[SummarySection] = []
 
     def section(title: str, frame: pd.DataFrame | None, show: _Show, said: str = "") -> None:
-        parts = [] if frame is None or frame.empty else _by_setting(frame, show)
-        if parts:
-            lines.extend([f"## {title}", "", *([said, ""] if said else []), *parts])
+        grids = {} if frame is None or frame.empty else _by_setting(frame, show)
+        if grids:
+            found.append(SummarySection(title, grids, said))
 
     section("Spearman", results, lambda part: _assays(part, levels, scores), _SPEARMAN)
     section("Other metrics", results, lambda p: _means(p, others, levels), "Means over n assays.")
@@ -116,23 +133,24 @@ def write_summary(
         "Mean ± standard deviation over refits; angles, in degrees, between the directions that a "
         "refit and the fit itself add."
     )
-    section("Training set", training, _training, said)
+    section("Training set", training, training_table, said)
     said = "R2 of each stage's regression on held-out residues."
-    section("Linearity", linearity, _linearity, said)
-    write_text(path, "\n".join(lines).rstrip() + "\n")
+    section("Linearity", linearity, linearity_table, said)
+    return found
 
 
-def _by_setting(frame: pd.DataFrame, show: _Show) -> list[str]:
-    """A table for each scheme, pooling and probe, under their names; one where it has none."""
+def _by_setting(frame: pd.DataFrame, show: _Show) -> dict[str, Grid]:
+    """A table for each scheme, pooling and probe, by their names; one where it has none."""
     columns = list(Setting._fields)
     if not set(columns) <= set(frame.columns):
-        return show(frame)
-    lines = []
+        found = show(frame)
+        return {} if found is None else {"": found}
+    grids = {}
     for setting, part in frame.groupby(columns, sort=False):
         name = ", ".join(filter(None, Setting(*setting)))  # pyright: ignore[reportGeneralTypeIssues]
-        found = show(part)
-        lines += [f"### {name}", "", *found] if found else []
-    return lines
+        if (grid := show(part)) is not None:
+            grids[name] = grid
+    return grids
 
 
 def _sides(
@@ -154,7 +172,7 @@ def _sides(
     return {name: found[place, name] for place, name in sorted(found)}
 
 
-def _assays(part: pd.DataFrame, levels: Sequence[str], scores: pd.DataFrame | None) -> list[str]:
+def _assays(part: pd.DataFrame, levels: Sequence[str], scores: pd.DataFrame | None) -> Grid:
     """Pooled Spearman, a column an assay (of many the range), then both means with intervals."""
     pooled, by_fold = (part.loc[part["metric"] == m] for m in ("spearman", FOLD_MEAN))
     known = {} if scores is None else _known(scores, part)
@@ -190,9 +208,9 @@ def _assays(part: pd.DataFrame, levels: Sequence[str], scores: pd.DataFrame | No
         )
     last = ["mean", "95% interval", "mean over folds", "95% interval"]
     if few:
-        return table(["representation", *assays, *last], rows)
+        return Grid(["representation", *assays, *last], rows)
     said = f"{len(assays)} assays; the values of each are in the table of results."
-    return [said, "", *table(["representation", "lowest", "highest", *last], rows)]
+    return Grid(["representation", "lowest", "highest", *last], rows, said=said)
 
 
 def _known(scores: pd.DataFrame, part: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
@@ -207,11 +225,11 @@ def _interval(row: Mapping[str, Any], low: str, high: str, form: str = ".3f") ->
     return NONE if NONE in ends else " to ".join(ends)
 
 
-def _means(part: pd.DataFrame, metrics: Sequence[str], levels: Sequence[str]) -> list[str]:
+def _means(part: pd.DataFrame, metrics: Sequence[str], levels: Sequence[str]) -> Grid | None:
     """A column a metric that is there, under the number n of assays that have it."""
     there = {m: part.loc[part["metric"] == m] for m in metrics if (part["metric"] == m).any()}
     if not there:
-        return []
+        return None
     assays = {metric: own["assay"].unique().tolist() for metric, own in there.items()}
     rows: dict[str, list[str]] = {}
     for name, own in _sides(part, levels).items():
@@ -221,10 +239,10 @@ def _means(part: pd.DataFrame, metrics: Sequence[str], levels: Sequence[str]) ->
             for m in there
         ]
     headings = [f"{m.removeprefix(_DEPTH)} (n={len(assays[m])})" for m in there]
-    return table(["representation", *headings], [[name, *row] for name, row in rows.items()])
+    return Grid(["representation", *headings], [[name, *row] for name, row in rows.items()])
 
 
-def _contrasts(part: pd.DataFrame) -> list[str]:
+def _contrasts(part: pd.DataFrame) -> Grid:
     rows = [
         [
             *(row["ours"], row["theirs"], str(row["num_assays"])),
@@ -241,10 +259,10 @@ def _contrasts(part: pd.DataFrame) -> list[str]:
     ]
     intervals = ("difference", "95% interval", "over assays", "mean over folds", "95% interval")
     counts = ("wins", "ties", "losses", "sign p", "Holm p", "Wilcoxon p")
-    return table(["ours", "theirs", "assays", *intervals, *counts], rows, left=2)
+    return Grid(["ours", "theirs", "assays", *intervals, *counts], rows, left=2)
 
 
-def _consistency(part: pd.DataFrame) -> list[str]:
+def _consistency(part: pd.DataFrame) -> Grid:
     rows = [
         [
             *(row["representation"], row["step"], _SCORES.get(row["metric"], row["metric"])),
@@ -255,10 +273,10 @@ def _consistency(part: pd.DataFrame) -> list[str]:
         for row in part.to_dict("records")
     ]
     columns = ["representation", "step", "Spearman", "higher", "share", "assays left out"]
-    return table(columns, rows, left=3)
+    return Grid(columns, rows, left=3)
 
 
-def _calibration(part: pd.DataFrame, levels: Sequence[str]) -> list[str]:
+def _calibration(part: pd.DataFrame, levels: Sequence[str]) -> Grid:
     columns = {
         **{f"coverage_{q}": f"in {q}%" for q in (50, 80, 95)},
         **{"ece": "ECE", "nlpd": "-log density", "deviation": "deviation"},
@@ -267,40 +285,7 @@ def _calibration(part: pd.DataFrame, levels: Sequence[str]) -> list[str]:
         [name, str(own["assay"].nunique()), *(_mean(own[c].to_numpy(np.float64)) for c in columns)]
         for name, own in _sides(part.assign(width=0), levels, show_width=False).items()
     ]
-    return table(["representation", "assays", *columns.values()], rows)
-
-
-def _training(frame: pd.DataFrame) -> list[str]:
-    measured = {
-        "median_angle_degrees": ("median angle", ".1f"),
-        "largest_angle_degrees": ("largest angle", ".1f"),
-        "r2_heldout": ("R2 held-out", ".3f"),
-        "spearman": ("Spearman", ".3f"),
-        FOLD_MEAN: ("mean over folds", ".3f"),
-    }
-    shown = {column: how for column, how in measured.items() if column in frame}
-    rows = []
-    for key, own in frame.groupby(["kind", "share", "stage"], sort=False, dropna=False):
-        kind, share, stage = key  # pyright: ignore[reportGeneralTypeIssues]
-        spreads = [_spread(own[column], form) for column, (_, form) in shown.items()]
-        residues = number(own["num_residues"].mean(), ",.0f")
-        solved = int(own["median_angle_degrees"].notna().sum())
-        refits = str(solved) if solved == len(own) else f"{solved} of {len(own)}"
-        rows.append([kind, number(float(share), "g"), stage, refits, residues, *spreads])
-    names = [name for name, _ in shown.values()]
-    return table(["kind", "share", "stage", "refits", "residues", *names], rows, left=3)
-
-
-def _linearity(frame: pd.DataFrame) -> list[str]:
-    rows = [
-        [
-            *(row["source"], row["target"]),
-            *(number(row["r2_linear"]), number(row["r2_nonlinear"])),
-            number(row["r2_nonlinear"] - row["r2_linear"], "+.3f"),
-        ]
-        for row in frame.astype({"r2_linear": float, "r2_nonlinear": float}).to_dict("records")
-    ]
-    return table(["source", "target", "linear", "nonlinear", "gain"], rows, left=2)
+    return Grid(["representation", "assays", *columns.values()], rows)
 
 
 def _mean(values: np.ndarray) -> str:
@@ -310,15 +295,6 @@ def _mean(values: np.ndarray) -> str:
         return NONE
     some = f" ({len(finite)} of {len(values)})" if len(finite) < len(values) else ""
     return f"{number(finite.mean())}{some}"
-
-
-def _spread(column: pd.Series, form: str) -> str:
-    values = column.to_numpy(dtype=np.float64)
-    finite = values[np.isfinite(values)]
-    if len(finite) == 0:
-        return NONE
-    mean = number(finite.mean(), form)
-    return mean if len(finite) == 1 else f"{mean} ± {number(finite.std(ddof=1), form)}"
 
 
 def _picture(name: str, folder: Path) -> str:

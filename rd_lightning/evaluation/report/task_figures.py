@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PER_ROW = 2
-_BASELINES = {"majority": "majority", "amino_acid": "amino acid", "one_hot_window": "window"}
+BASELINES = {"majority": "majority", "amino_acid": "amino acid", "one_hot_window": "window"}
+"""Labels of the baselines that need no model."""
 
 
 def save_task_picture(
@@ -38,7 +39,7 @@ def save_task_picture(
 
     Args:
         results, scores, levels, primary: see
-            :func:`rd_lightning.evaluation.report.task_summary.write_task_summary`.
+            :func:`rd_lightning.evaluation.report.task_summary.task_sections`.
 
     Raises:
         InputError: no representation of a model is in the results.
@@ -52,7 +53,7 @@ def _figure(
     levels: Mapping[str, int],
     primary: Mapping[str, str],
 ) -> Figure:
-    of_models = results.loc[~results["representation"].isin(_BASELINES)]
+    of_models = results.loc[~results["representation"].isin(BASELINES)]
     keys = list(dict.fromkeys(zip(of_models["task"], of_models["probe"], strict=True)))
     if not keys:
         raise InputError("no representation of a model to draw")
@@ -78,11 +79,11 @@ def _figure(
 
 def _draw(axes: Axes, part: pd.DataFrame, scores: pd.DataFrame, levels: Mapping[str, int]) -> None:
     ends, shown = [], []
-    for name, style in styles_of(set(part["representation"]) - set(_BASELINES)):
+    for name, style in styles_of(set(part["representation"]) - set(BASELINES)):
         own = part.loc[(part["representation"] == name) & part["value"].notna()]
         if own.empty:
             continue
-        own = _curve(own, levels)
+        own = curve(own, levels)
         x, y = own["width"].to_numpy(float), own["value"].to_numpy(float)
         marked = np.flatnonzero(np.isin(x, list(levels.values()))).tolist()
         options = {**style.options, **({"markevery": marked} if name == "rd" else {})}
@@ -101,7 +102,7 @@ def _draw(axes: Axes, part: pd.DataFrame, scores: pd.DataFrame, levels: Mapping[
     label_ends(axes, ends)
 
 
-def _curve(own: pd.DataFrame, levels: Mapping[str, int]) -> pd.DataFrame:
+def curve(own: pd.DataFrame, levels: Mapping[str, int]) -> pd.DataFrame:
     """The rows of one line, by width: where levels are not prefixes of one another, the last."""
     if own["width"].duplicated().any():
         own = own.loc[own["level"].isin(["", list(levels)[-1]])]
@@ -131,7 +132,7 @@ def _draw_baselines(axes: Axes, part: pd.DataFrame, shown: list[float]) -> None:
     low, high = min(shown), max(shown)
     margin = 0.35 * (high - low) or 0.05
     beyond = []
-    for name, label in _BASELINES.items():
+    for name, label in BASELINES.items():
         values = part.loc[part["representation"] == name, "value"]
         if values.empty:
             continue

@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from ...display.markdown import NONE, number, one_line, table
+from ...display.markdown import NONE, Grid, number, one_line, table
 from ...runtime.files import write_text
 from ..statistics.contrasts import EQUAL_WIDTH
 from ..statistics.task_metrics import METRIC_NAMES
+from .sections import SummarySection
 
 TITLE = "Reverse distillation on residue and protein tasks"
 _ORDER = ("raw", "rd", *EQUAL_WIDTH[1:], "raw_concat")
@@ -28,13 +29,8 @@ _CONTRASTS = (
 
 def write_task_summary(
     path: str | os.PathLike,
-    results: pd.DataFrame,
-    scores: pd.DataFrame,
-    contrasts: pd.DataFrame,
+    sections: Sequence[SummarySection],
     *,
-    levels: Mapping[str, int],
-    about: Mapping[str, str],
-    primary: Mapping[str, str],
     facts: Mapping[str, str],
     notes: Sequence[str] = (),
     advice: Sequence[str] = (),
@@ -43,13 +39,7 @@ def write_task_summary(
     """Write the tables, atomically; what is not defined is shown as "-".
 
     Args:
-        results: a row for each task, probe, representation, level, width and metric.
-        scores: intervals, see
-            :func:`rd_lightning.evaluation.statistics.task_contrasts.task_scores`.
-        contrasts: see :func:`rd_lightning.evaluation.statistics.task_contrasts.task_contrasts`.
-        levels: width by name, ascending.
-        about: by task, what it is, for its heading.
-        primary: by task, the metric that is compared.
+        sections: of :func:`task_sections`.
         pictures: in the folder of ``path``.
     """
     lines = [f"# {TITLE}", ""]
@@ -60,17 +50,46 @@ def write_task_summary(
         lines += [*(f"- {one_line(note)}" for note in notes), ""]
     for name in pictures:
         lines += [f"![{name.rsplit('.', 1)[0].replace('_', ' ')}]({quote(name)})", ""]
-    lines += ["## Scores", "", _SCORES, ""]
-    for task, probe, part in _by_probe(results):
-        lines += [f"### {task}, {probe}", "", f"{about[task]}.", ""]
-        of_task = scores.loc[(scores["task"] == task) & (scores["probe"] == probe)]
-        lines += _scores(part, of_task, levels, primary[task])
-    lines += ["## Contrasts", "", _CONTRASTS, ""] if len(contrasts) else []
-    for task, probe, part in _by_probe(contrasts):
-        metric = primary[task]
-        lines += [f"### {task}, {probe}: {METRIC_NAMES[metric]}", ""]
-        lines += _contrasts(part.loc[part["metric"] == metric])
+    for section in sections:
+        lines += section.lines()
     write_text(path, "\n".join(lines).rstrip() + "\n")
+
+
+def task_sections(
+    results: pd.DataFrame,
+    scores: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    *,
+    levels: Mapping[str, int],
+    about: Mapping[str, str],
+    primary: Mapping[str, str],
+) -> list[SummarySection]:
+    """The tables of scores and, where there are any, of contrasts.
+
+    Args:
+        results: a row for each task, probe, representation, level, width and metric.
+        scores: intervals, see
+            :func:`rd_lightning.evaluation.statistics.task_contrasts.task_scores`.
+        contrasts: see :func:`rd_lightning.evaluation.statistics.task_contrasts.task_contrasts`.
+        levels: width by name, ascending.
+        about: by task, what it is, for its table.
+        primary: by task, the metric that is compared.
+    """
+    of_scores = {}
+    for task, probe, part in _by_probe(results):
+        own = scores.loc[(scores["task"] == task) & (scores["probe"] == probe)]
+        grid = _scores(part, own, levels, primary[task])
+        of_scores[f"{task}, {probe}"] = grid._replace(said=f"{about[task]}.")
+    found = [SummarySection("Scores", of_scores, _SCORES)]
+    of_contrasts = {
+        f"{task}, {probe}: {METRIC_NAMES[primary[task]]}": _contrasts(
+            part.loc[part["metric"] == primary[task]]
+        )
+        for task, probe, part in _by_probe(contrasts)
+    }
+    return (
+        [*found, SummarySection("Contrasts", of_contrasts, _CONTRASTS)] if of_contrasts else found
+    )
 
 
 def _by_probe(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -82,7 +101,7 @@ def _by_probe(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 def _scores(
     part: pd.DataFrame, scores: pd.DataFrame, levels: Mapping[str, int], primary: str
-) -> list[str]:
+) -> Grid:
     """A row a baseline, then a row for each representation of each level."""
     shown = [m for m in part["metric"].unique() if m in METRIC_NAMES]
     metrics = [primary, *(m for m in shown if m != primary)]
@@ -111,7 +130,7 @@ def _scores(
             ]
         )
     named = [METRIC_NAMES[m] for m in metrics]
-    return table(["representation", "columns", named[0], "95% interval", *named[1:]], rows)
+    return Grid(["representation", "columns", named[0], "95% interval", *named[1:]], rows)
 
 
 def _place(key: tuple[str, str, int], levels: Sequence[str]) -> tuple[int, int, int]:
@@ -122,7 +141,7 @@ def _place(key: tuple[str, str, int], levels: Sequence[str]) -> tuple[int, int, 
     return (at, kind, width) if at >= 0 else (at, width, kind)
 
 
-def _contrasts(part: pd.DataFrame) -> list[str]:
+def _contrasts(part: pd.DataFrame) -> Grid:
     rows = [
         [
             *(row["ours"], row["theirs"]),
@@ -132,7 +151,7 @@ def _contrasts(part: pd.DataFrame) -> list[str]:
         ]
         for row in part.to_dict("records")
     ]
-    return table(["ours", "theirs", "difference", "95% interval", "p", "Holm p"], rows, left=2)
+    return Grid(["ours", "theirs", "difference", "95% interval", "p", "Holm p"], rows, left=2)
 
 
 def _interval(row: Mapping[Any, Any]) -> str:

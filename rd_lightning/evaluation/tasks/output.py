@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ...display.console import residue_progress
+from ...pages.bundle import wants_page
+from ...pages.page import PAGE, write_page
+from ..report.page import evaluation_page, task_chart
 from ..report.task_figures import save_task_picture
-from ..report.task_summary import write_task_summary
+from ..report.task_summary import TITLE, task_sections, write_task_summary
 from ..run_folder import write_frame
 from ..statistics.predictions import Side
 from ..statistics.protein_bootstrap import Drawn, resample_task
@@ -51,19 +54,26 @@ def write_task_outputs(job: TaskJob, kept: Sequence[KeptTask], folder: Path) -> 
         save_task_picture(results, scores, folder / WIDTH, levels=job.levels, primary=primary)
         pictures.append(WIDTH)
     advice = _advice(job, drawn, primary) if job.options.advise else []
-    write_task_summary(
-        folder / SUMMARY,
-        results,
-        scores,
-        contrasts,
-        levels=job.levels,
-        about={task.name: about(job, task) for task in job.tasks},
-        primary=primary,
-        facts=facts(job),
-        notes=[*notes(job), *_too_few_resamples(job, contrasts)],
-        advice=advice,
-        pictures=pictures,
+    of_tasks = {task.name: about(job, task) for task in job.tasks}
+    sections = task_sections(
+        results, scores, contrasts, levels=job.levels, about=of_tasks, primary=primary
     )
+    said, noted = facts(job), [*notes(job), *_too_few_resamples(job, contrasts)]
+    write_task_summary(
+        folder / SUMMARY, sections, facts=said, notes=noted, advice=advice, pictures=pictures
+    )
+    if wants_page(job.options.report):
+        page = evaluation_page(
+            TITLE,
+            task_chart(results, scores, job.levels, primary),
+            sections,
+            facts=said,
+            notes=noted,
+            advice=advice,
+            manifest=job.manifest,
+            data={task.name: job.kept.part(task, job.splits[task.name]) for task in job.tasks},
+        )
+        write_page(folder / PAGE, page)
     return advice
 
 

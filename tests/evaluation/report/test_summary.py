@@ -9,7 +9,7 @@ import pytest
 
 from rd_lightning.display.markdown import number, one_line, table
 from rd_lightning.evaluation.report import summary
-from rd_lightning.evaluation.report.summary import TITLE, write_summary
+from rd_lightning.evaluation.report.summary import TITLE, summary_sections, write_summary
 from rd_lightning.evaluation.statistics.contrasts import consistency, contrasts, scores
 from rd_lightning.evaluation.statistics.predictions import Setting
 from rd_lightning.evaluation.statistics.resampling import resample
@@ -60,7 +60,10 @@ def written(tmp_path: Path, results: pd.DataFrame, **options) -> str:
     path = tmp_path / "summary.md"
     given = {"contrasts": nothing(), "consistency": nothing(consistency), "facts": FACTS, **options}
     found = (given.pop(name) for name in ("contrasts", "consistency"))
-    write_summary(path, results, *found, levels=LEVELS, **given)
+    text = {
+        name: given.pop(name) for name in ("facts", "notes", "advice", "pictures") if name in given
+    }
+    write_summary(path, summary_sections(results, *found, levels=LEVELS, **given), **text)
     assert [p.name for p in tmp_path.iterdir()] == ["summary.md"]
     return path.read_text(encoding="utf-8")
 

@@ -1,0 +1,1 @@
+"""Reports to look at in a browser: one HTML file, which needs no network."""
