@@ -2,7 +2,7 @@
 
     python -m benchmarks.embedded_memory [--numbers 500 2000 5000] [--workers 0 1]
 
-The files are flat HDF5 in float16, two members of 160 and 320 columns, random numbers, proteins of
+The files are flat HDF5 in float16, two members of 64 and 128 columns, random numbers, proteins of
 20 to 380 residues. Each fit is a process of its own; a worker of the data loader reads ahead.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from .timing import peak_memory
 
-WIDTHS = {"A": 160, "B": 320}
+WIDTHS = {"A": 64, "B": 128}
 
 
 def write_files(number: int, folder: Path) -> list[Path]:
