@@ -1,9 +1,9 @@
 """Peak host memory and speed of a fit from files of embeddings against the number of proteins.
 
-    python -m benchmarks.embedded_memory [--numbers 500 2000 5000] [--workers 0 1]
+    python -m benchmarks.embedded_memory [--numbers 4000 16000 40000] [--workers 0 1]
 
-The files are flat HDF5 in float16, two members of 160 and 320 columns, random numbers, proteins of
-20 to 380 residues. Each fit is a process of its own; a worker of the data loader reads ahead.
+The files are flat HDF5 in float16, two members of 32 and 64 columns, random numbers, proteins of
+20 to 60 residues. Each fit is a process of its own; a worker of the data loader reads ahead.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy as np
 
 from .timing import peak_memory
 
-WIDTHS = {"A": 160, "B": 320}
+WIDTHS = {"A": 32, "B": 64}
 
 
 def write_files(number: int, folder: Path) -> list[Path]:
     """One a member; the numbers of a protein are a view of one block of random ones."""
     random = np.random.default_rng(0)
     paths = []
-    lengths = random.integers(20, 381, number)
+    lengths = random.integers(20, 61, number)
     for name, width in WIDTHS.items():
         block = random.normal(size=(4096, width)).astype(np.float16)
         paths.append(folder / f"{name}.h5")
         with h5py.File(paths[-1], "w", libver="latest") as file:
             for i, length in enumerate(lengths.tolist()):
-                first = (i * 37) % (len(block) - 380)
+                first = (i * 37) % (len(block) - 60)
                 file.create_dataset(f"P{i}", data=block[first : first + length])
     return paths
 
@@ -63,7 +63,7 @@ def fit(folder: str, num_workers: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--numbers", type=int, nargs="+", default=[500, 2000, 5000])
+    parser.add_argument("--numbers", type=int, nargs="+", default=[4000, 16000, 40000])
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1])
     arguments = parser.parse_args()
     for number in arguments.numbers:

@@ -51,7 +51,7 @@ async def levels() -> dict[str, int]:
 
 @app.post("/embed")
 async def embed(asked: Asked) -> dict:
-    """Means over residues, a row a sequence: of a level, of the first ``width`` columns, or whole."""
+    """Means over residues, a row a sequence: a level, the first ``width`` columns, or all."""
     columns = width_of(asked, await levels())
     for number, sequence in enumerate(asked.sequences):
         problem = clean(sequence).problem if len(sequence) <= MOST_RESIDUES else "too long"

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from .embedding.runner import RunAlone, RunUnderTrainer
 
 
-_OF_SEQUENCES = (
+_OTHER_INPUTS = {"from", "columns"}
+_OF_SEQUENCES = {
     *("fasta", "topup", "max_residues", "long", "overlap", "on_nucleotides", "ids"),
     *("tokens_per_batch", "store", "num_workers", "assemble", "family"),
-)
+}
 """Settings that mean nothing where the embeddings are in files."""
 
 
@@ -112,8 +113,10 @@ def _from_files(config: DictConfig, console: Console) -> None:
     from .embedding.from_files import FilesJob
     from .embedding.runner import one_device
 
-    for key in (*_OF_SEQUENCES, *(f"family.{key}" for key in config.family)):
-        if is_given(key):
+    if not _OTHER_INPUTS.isdisjoint(given_keys()):
+        raise InputError("embeddings and from= are two inputs; leave one of them out")
+    for key in given_keys():
+        if key.split(".")[0] in _OF_SEQUENCES:
             raise InputError(
                 f"{key} is of sequences or models, and embeddings names files of embeddings, "
                 "which need neither; leave one of them out"

@@ -28,7 +28,7 @@ MAY_IMPORT = {
         "display.progress_bar",
         "embedding.model",
         "fitting.module",
-        "fitting.datamodule",
+        "fitting.planned",
         "fitting.checkpoint",
         "evaluation.probes.network",
         "evaluation.sae.module",

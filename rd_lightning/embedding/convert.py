@@ -255,7 +255,7 @@ class Conversion:
         number = len(self.reader.ids)
         with (
             of_file(self.target),
-            self._whole() as path,
+            whole_output(self.target, self.format) as path,
             self.writer(path, self.description) as writer,
             residue_progress() as progress,
         ):
@@ -272,19 +272,20 @@ class Conversion:
                 if done % 64 == 0 or done == number:
                     progress.update(task, completed=done)
 
-    @contextmanager
-    def _whole(self) -> Iterator[Path]:
-        """For a writer of a file, which is whole or absent by itself, the target; for one of a
-        folder, one beside it that is renamed at the end."""
-        if self.format not in ("npy", "pt"):
-            yield self.target
-            return
-        temporary = self.target.with_name(f".{self.target.name}.{os.getpid()}.partial")
-        try:
-            yield temporary
-            os.replace(temporary, self.target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+
+@contextmanager
+def whole_output(target: Path, format: str) -> Iterator[Path]:
+    """For a writer of a file, which is whole or absent by itself, the target; for one of a folder,
+    one beside it that is renamed at the end."""
+    if format not in ("npy", "pt"):
+        yield target
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def convert(options: ConvertOptions) -> Conversion:

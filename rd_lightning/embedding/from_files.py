@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 
 from ..display.console import Console, print_facts, residue_progress, shown_size
-from ..errors import InputError, check_choice
+from ..errors import InputError, check_choice, of_file
 from ..families.family import chain_text
-from ..formats import Description, Embedded, format_of, writer_for
+from ..formats import (
+    Description,
+    Embedded,
+    check_writer,
+    format_of,
+    layout_of,
+    writer_for,
+)
 from ..formats.base import ENERGY, PER_RESIDUE, Pooling
 from ..formats.members import EXAMPLE, Matched, MemberReaders, member_files
 from ..head.head import RDHead, reach
@@ -21,6 +28,7 @@ from ..runtime.owner import owned_file
 from ..runtime.precision import dtype_name, true_float32
 from ..runtime.provenance import versions
 from ..runtime.stopping import stop_if_told
+from .convert import whole_output
 from .energy import check_energy, energy_shares
 from .job import DTYPES, EmbedOptions
 from .pooling import check_poolings
@@ -61,8 +69,9 @@ class FilesJob:
         self.poolings = self._poolings(options)
         check_choice("dtype", options.dtype, tuple(DTYPES))
         self.dtype = DTYPES[options.dtype]
-        self.writer = writer_for(self.format)
-        self._check_format()
+        self.layout = layout_of(self.format, options.layout)
+        self.writer = writer_for(self.format, self.layout)
+        check_writer(self.writer, self.format, self.layout, self.poolings, self.dtype)
         self.files = self._members(embeddings)
 
     def _poolings(self, options: EmbedOptions) -> tuple[Pooling, ...]:
@@ -74,17 +83,6 @@ class FilesJob:
             )
         check_energy(poolings, self.levels)
         return poolings
-
-    def _check_format(self) -> None:
-        if wrong := [p for p in self.poolings if p not in self.writer.poolings]:
-            raise InputError(
-                f"{self.format} holds {' and '.join(self.writer.poolings)} vectors, not "
-                f"{wrong[0]}; use out=emb.h5, format=npy or format=pt"
-            )
-        if self.dtype not in self.writer.dtypes:
-            raise InputError(
-                f"{self.format} has no bfloat16; use dtype=float16 or float32, or out=emb.h5"
-            )
 
     def _members(self, embeddings: object) -> tuple[Any, ...]:
         """The files of the members that the level needs, in the head's order."""
@@ -114,6 +112,7 @@ class FilesJob:
             if any(self.out.iterdir()) if self.out.is_dir() else self.out.exists():
                 raise InputError(f"{self.out} exists already; choose another out, or remove it")
             matched = readers.match(self.on_invalid)
+            self._check_ids(readers, matched)
             print_facts(console, self._facts(readers, matched))
             if preflight:
                 return
@@ -126,6 +125,25 @@ class FilesJob:
             matched.write_problems(skipped)
             console.print(f"{len(matched.problems):,} records skipped: {skipped}", soft_wrap=True)
         console.print(f"embeddings: {self.out}", soft_wrap=True)
+
+    def _check_ids(self, readers: MemberReaders, matched: Matched) -> None:
+        first, writer = readers.readers[0], self.writer
+        positions = matched.positions[0].tolist()
+        for position in positions:
+            id = str(first.ids[position])
+            if problem := writer.id_problem(id):
+                raise InputError(f"{first.path}: record {position + 1}: {problem}")
+            if writer.needs_sequences and first.sequence_hash(position) is None:
+                raise InputError(
+                    f"{first.path}: the sequence of {id} is not known, by which "
+                    f"layout={self.layout} names it; use another layout"
+                )
+        kinds = {str(first.ids[position]).casefold() for position in positions}
+        if writer.ignores_case(self.out) and len(kinds) < len(positions):
+            raise InputError(
+                f"{first.path}: ids differ in case alone, which file names on this disk do not "
+                "tell apart; use out=emb.h5"
+            )
 
     def _check_widths(self, readers: MemberReaders) -> None:
         for file, width, own in zip(
@@ -146,6 +164,7 @@ class FilesJob:
         free = check_disk(self.out, needed, 0)
         levels = chain_text(self.levels, self.head.dims[: self.num_members])
         rows = "a row a residue" if readers.by_residue else "a row a protein"
+        layout = "" if self.layout is None else f" (layout {self.layout})"
         skipped = f", {len(matched.problems):,} skipped" if matched.problems else ""
         return [
             ("levels", f"{levels}, {self.width} columns"),
@@ -153,7 +172,10 @@ class FilesJob:
             ("proteins", f"{number:,} in all files{skipped}; {rows}"),
             ("device", self.device.type),
             ("output", str(self.out)),
-            ("format", f"{self.format}, {' and '.join(self.poolings)}, {dtype_name(self.dtype)}"),
+            (
+                "format",
+                f"{self.format}{layout}, {' and '.join(self.poolings)}, {dtype_name(self.dtype)}",
+            ),
             ("disk", f"{shown_size(needed)} needed, {shown_size(free)} free"),
         ]
 
@@ -183,6 +205,7 @@ class FilesJob:
                 name: {**said, "digest": digests[name]} for name, said in readers.origin().items()
             },
             "versions": versions(),
+            **({} if self.layout is None else {"layout": self.layout}),
         }
 
     def _write(self, readers: MemberReaders, matched: Matched) -> None:
@@ -197,8 +220,15 @@ class FilesJob:
             lengths=lengths,
             metadata=self._metadata(readers, matched),
         )
-        head, digests = self.head.to(self.device), first.sequence_digests
-        with self.writer(self.out, description) as writer, residue_progress() as progress:
+        if problem := self.writer.problem(description):
+            raise InputError(f"out={self.out}: {problem}")
+        head, digests = self.head.to(self.device), first.digests
+        with (
+            of_file(self.out),
+            whole_output(self.out, self.format) as path,
+            self.writer(path, description) as writer,
+            residue_progress() as progress,
+        ):
             task = progress.add_task("embedding", total=len(lengths), unit="records")
             for start, stop in self._blocks(readers, lengths):
                 stop_if_told()
@@ -209,7 +239,8 @@ class FilesJob:
                     id = str(first.ids[position])
                     self._check_finite(found, id, position + 1)
                     digest = 0 if digests is None else int(digests[position])
-                    writer.write(Embedded(id, i, int(lengths[i]), digest, id, found))
+                    hashed = first.sequence_hash(position) if writer.hashes_sequences else None
+                    writer.write(Embedded(id, i, int(lengths[i]), digest, id, found, hashed))
                 progress.advance(task, stop - start)
 
     def _blocks(self, readers: MemberReaders, lengths: np.ndarray) -> Iterator[tuple[int, int]]:

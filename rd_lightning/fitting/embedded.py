@@ -112,9 +112,10 @@ class EmbeddingsDataModule(PlannedDataModule):
         )
         self.files = member_files(embeddings)
         if len(self.files) == 1:
+            name = self.files[0].name
             raise InputError(
-                f"embeddings: one file, of {self.files[0].name}: there is nothing to distil it from; "
-                "name those of smaller members before it"
+                f"embeddings: one file, of {name}: there is nothing to distil it from; name those "
+                "of smaller members before it"
             )
         check_choice("on_invalid", on_invalid, ("raise", "skip"))
         self.on_invalid: Literal["raise", "skip"] = on_invalid

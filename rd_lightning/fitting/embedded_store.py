@@ -109,7 +109,7 @@ def _write(readers: MemberReaders, matched: Matched, folder: Path) -> ScanSummar
     entries = np.zeros(len(names), ENTRY)
     entries["offset"] = np.cumsum(sizes) - sizes
     entries["id_bytes"], entries["length"] = sizes, lengths
-    digests = first.sequence_digests
+    digests = first.digests
     if digests is None:
         entries["digest"] = [digest64(name) for name in names]
     else:

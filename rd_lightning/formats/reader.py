@@ -74,16 +74,6 @@ class Reader:
                 raise ValueError(f"{len(found)} digests of {len(self.ids)} records")
         return None if found is None or not found.any() else found
 
-    @cached_property
-    def sequence_digests(self) -> np.ndarray | None:
-        """(records,) uint64 BLAKE2b of the sequences, as rd-embed has them; None where the file
-        does not say. Read when they are first asked for."""
-        with reading(self.path):
-            found = self._read_digests()
-            if found is not None and found.shape != (len(self.ids),):
-                raise ValueError(f"{len(found)} digests of {len(self.ids)} records")
-        return None if found is None else found.astype(np.uint64)
-
     def vectors(self, pooling: str, start: int, stop: int, width: int | None = None) -> np.ndarray:
         """(stop - start, width) of consecutive records; by default all columns. The array is the
         caller's own.

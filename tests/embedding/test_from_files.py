@@ -112,7 +112,7 @@ def test_the_file_says_what_it_is_of(head, raw, records, tmp_path):
         assert reader.metadata["embeddings"]["B"]["dtype"] == "float32"
         assert reader.dtype == np.float16
         with open_vectors(tmp_path / "A.own.h5") as first:
-            assert np.array_equal(reader.sequence_digests, first.sequence_digests)
+            assert np.array_equal(reader.digests, first.digests)
             assert np.array_equal(reader.lengths, first.lengths)
             assert list(reader.ids) == list(first.ids)
 
