@@ -74,7 +74,7 @@ def test_a_comma_sweeps_where_it_is_asked_to():
 @pytest.mark.parametrize("value", ["", "  ", "null"])
 def test_no_value_is_one_line(command, value):
     for key in PATHS[command]:
-        if value == "null" and (key != "out" or command == "embed"):
+        if value == "null" and (key != "out" or command in ("embed", "search")):
             assert as_text(command, key, value) == "null"
             continue
         with pytest.raises(InputError, match=rf"\A{key}=[^\n]*leave {key} out\Z"):
