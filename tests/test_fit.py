@@ -59,7 +59,7 @@ def test_a_run_says_what_it_does_and_writes_what_it_says(tmp_path):
         "report.json",
         "report.png",
     ]
-    assert ("to look at in a browser: run/report.html" in done.stdout) == has_pages
+    assert (f"a browser: {tmp_path}/run/report.html" in done.stdout) == has_pages
     head = RDHead.from_pretrained(tmp_path / "run" / "head")
     moments = JointMoments.load(tmp_path / "run" / "moments.safetensors")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
