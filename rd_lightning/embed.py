@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -142,12 +143,17 @@ def _drawing(config: DictConfig, *, is_part: bool) -> MapOptions:
     return options
 
 
-def _draw(console: Console, source: str | os.PathLike, drawing: MapOptions) -> None:
+def _draw(
+    console: Console,
+    source: str | os.PathLike,
+    drawing: MapOptions,
+    columns: Sequence[str] | None = None,
+) -> None:
     """The map, once the output is there: whatever goes wrong now, that is kept."""
     from .embedding.map_page import write_map
 
     if drawing.map is not None:
-        path = write_map(source, drawing)
+        path = write_map(source, drawing, columns)
         console.print(f"to look at in a browser: {path}", soft_wrap=True)
 
 
@@ -185,21 +191,23 @@ def _convert(console: Console, config: DictConfig) -> None:
     settings = plain(config)
     drawing = _drawing(config, is_part=False)
     of_map = {option.name for option in fields(drawing)}
-    known = {*_OF_CONVERSIONS, "dtype", "preflight", *of_map}
-    if drawing.map is not None and config.out is None:
-        known = {"from", "preflight", *of_map}
+    known, about = {*_OF_CONVERSIONS, "dtype", "preflight", *of_map}, "converts an embedding file"
+    map_alone = drawing.map is not None and config.out is None
+    if map_alone:
+        known, about = (
+            {"from", "columns", "preflight", *of_map},
+            "with map= and without out= draws a file",
+        )
     if other := [key for key in given_keys() if key.split(".")[0] not in known]:
         raise InputError(
-            f"{other[0]} has no meaning with from=, which converts an embedding file; it takes "
+            f"{other[0]} has no meaning with from=, which {about}; it takes "
             f"{', '.join(sorted(known))}"
-            if config.out is not None or drawing.map is None
-            else f"{other[0]} has no meaning with from= and map= alone, which draw a file as it is; "
-            "give out= too"
         )
     if not is_main_process():
         raise InputError("from= is one process; start it once: srun --ntasks=1")
-    if drawing.map is not None and config.out is None:
-        return None if config.preflight else _draw(console, settings["from"], drawing)
+    if map_alone:
+        source, columns = settings["from"], settings["columns"]
+        return None if config.preflight else _draw(console, source, drawing, columns)
     # Where they are not given, those of the source.
     chosen = {key: settings[key] if is_given(key) else None for key in ("pooling", "dtype")}
     names = [key for key in _OF_CONVERSIONS if key not in ("from", "pooling")]

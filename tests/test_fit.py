@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.image
@@ -50,12 +51,15 @@ def test_a_run_says_what_it_does_and_writes_what_it_says(tmp_path):
     assert "Warning" not in done.stderr
     assert "warn" not in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+    has_pages = find_spec("vl_convert") is not None  # report=auto
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
         "head",
         "moments.safetensors",
+        *(["report.html"] if has_pages else []),
         "report.json",
         "report.png",
     ]
+    assert (f"a browser: {tmp_path}/run/report.html" in done.stdout) == has_pages
     head = RDHead.from_pretrained(tmp_path / "run" / "head")
     moments = JointMoments.load(tmp_path / "run" / "moments.safetensors")
     report = json.loads((tmp_path / "run" / "report.json").read_text())

@@ -71,10 +71,16 @@ def _check_umap() -> None:
         )
 
 
-def write_map(source: str | os.PathLike, options: MapOptions) -> Path:
+def write_map(
+    source: str | os.PathLike, options: MapOptions, columns: Sequence[str] | None = None
+) -> Path:
     """Write the map of a file or folder of embeddings; returns where it is.
 
     A record is its mean over residues, or its <cls> token where the file has nothing else.
+
+    Args:
+        columns: of another tool's Parquet or .npz, see
+            :func:`rd_lightning.formats.opening.open_vectors`.
 
     Raises:
         InputError: the file cannot be read or holds fewer than four records, or the library gives
@@ -82,7 +88,7 @@ def write_map(source: str | os.PathLike, options: MapOptions) -> Path:
     """
     assert options.map is not None
     wants_page(True)
-    with open_vectors(source) as reader:
+    with open_vectors(source, columns=columns) as reader:
         page = map_page(reader, options)
     write_page(options.map, page)
     return Path(options.map)
