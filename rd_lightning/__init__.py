@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from .embedding.model import RDModel
     from .fitting.datamodule import FastaDataModule
     from .fitting.module import RDModule
+    from .formats.codec import Codec
     from .head.head import RDHead
     from .runtime.ddp import FrozenDDPStrategy
 
 __all__ = [
+    "Codec",
     "FastaDataModule",
     "FrozenDDPStrategy",
     "JointMoments",
@@ -26,6 +28,7 @@ __all__ = [
 
 # Loaded when first asked for: torch and Lightning take seconds, a typo in a command should not.
 _HOME = {
+    "Codec": "formats.codec",
     "FastaDataModule": "fitting.datamodule",
     "FrozenDDPStrategy": "runtime.ddp",
     "JointMoments": "distillation.moments",

@@ -11,6 +11,7 @@ from ..families.download import said_of_source
 from ..families.family import chain_text
 from ..families.placement import Offload, Placement, place, remedies
 from ..formats import Description
+from ..formats.codec import CodeKind
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
 from .spool import num_bytes
@@ -30,16 +31,17 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
     """
     if job.topup:
         job.topup.check_sequences(job.data)
-    needed = disk_needed(job.data, job.description(), job.format)
+    needed = disk_needed(job.data, job.description(), job.format, job.code)
     there = sum(f.stat().st_blocks * 512 for f in job.spool_folder.glob("*"))
     free = check_disk(job.out, needed, there // job.part.of)
     levels = chain_text(job.levels, job.head.dims[: job.num_members])
-    output = f"{job.format}, {' and '.join(job.poolings)}, {dtype_name(job.dtype)}"
+    output = f"{job.format}, {' and '.join(job.poolings)}, {job.dtype_name}"
     if job.topup:
         output += f"; columns {job.topup.width + 1} to {job.width} are added"
     weights = job.options.family.get("weights")
     source = said_of_source(placement.models, weights) if placement else ""
     part = job.records.fact(job.part, job.data.unique)
+    coded = " (float32 until the end, then codes)" if job.code else ""
     return [
         ("levels", f"{job.family.name}: {levels}, {job.width} columns"),
         *data_facts(job.data),
@@ -49,23 +51,23 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
         ("output", job.target),
         *([] if job.part.is_whole else [("part", part)]),
         ("format", output),
-        ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
+        *([("scales", job.codes.fact)] if job.code else []),
+        ("disk", f"{shown_size(needed)} needed while it runs{coded}, {shown_size(free)} free"),
     ]
 
 
-def disk_needed(data: EmbedData, description: Description, format: str) -> int:
-    """Bytes of the vectors during the run, and of the file made of them at its end."""
-    vectors = num_bytes(
-        description.lengths,
-        description.width,
-        description.dtype,
-        description.poolings,
-        energies=description.num_energies,
-    )
-    final = vectors * (description.num_records / max(1, len(description.lengths)))
-    shared = format in ("hdf5", "npy")  # there, equal sequences share their vectors
+def disk_needed(
+    data: EmbedData, description: Description, format: str, code: CodeKind | None = None
+) -> int:
+    """Bytes of the vectors during the run, and of the file made of them at its end, which may hold
+    codes."""
+    about = (description.lengths, description.width, description.dtype, description.poolings)
+    vectors = num_bytes(*about, energies=description.num_energies)
+    final = num_bytes(*about, energies=description.num_energies, code=code)
+    if format not in ("hdf5", "npy"):  # there, equal sequences share their vectors
+        final *= description.num_records / max(1, len(description.lengths))
     overhead = _BYTES_PER_RECORD[format] * description.num_records * len(description.poolings)
-    return int(vectors + (vectors if shared else final) + overhead)
+    return int(vectors + final + overhead)
 
 
 def check_disk(out: Path, needed: int, there: int) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import InputError
 from ..runtime.files import atomic_path
+from ..runtime.precision import dtype_name
 from .base import Embedded, Writer
 
 try:
@@ -18,23 +19,29 @@ try:
 except ImportError as error:
     raise InputError("Parquet needs pyarrow: pip install 'rd-lightning[parquet]'") from error
 
+METADATA, CODECS = "rd_lightning", "rd_lightning_codecs"
 _ROWS_PER_GROUP = 1024
 
 
 class ParquetWriter(Writer):
     """Columns ``id``, ``length`` and one list column a pooling; metadata under the schema's key
-    ``rd_lightning``."""
+    ``rd_lightning``. Codes are lists of int8 or uint8, their :class:`rd_lightning.Codec` by pooling
+    is JSON under the key ``rd_lightning_codecs``."""
 
     poolings = ("mean", "bos")
     dtypes = (torch.float32, torch.float16)
+    codes = True
 
     def _open(self, stack: ExitStack) -> None:
-        number = pa.float16() if self.description.dtype == torch.float16 else pa.float32()
-        vector = pa.list_(number, self.description.width)
+        about = self.description
         fields = [("id", pa.string()), ("length", pa.int32())]
-        fields += [(p, vector) for p in self.description.poolings]
-        metadata = json.dumps(dict(self.description.metadata), sort_keys=True)
-        self._schema = pa.schema(fields, metadata={"rd_lightning": metadata})
+        for pooling in about.poolings:
+            number = pa.from_numpy_dtype(dtype_name(about.dtype_of(pooling)))
+            fields.append((pooling, pa.list_(number, about.columns(pooling))))
+        metadata = {METADATA: json.dumps(dict(about.metadata), sort_keys=True)}
+        if about.codecs:
+            metadata[CODECS] = json.dumps({p: codec.to_dict() for p, codec in about.codecs.items()})
+        self._schema = pa.schema(fields, metadata=metadata)
         temporary = stack.enter_context(atomic_path(self.path))
         self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
         self._rows: list[Embedded] = []
