@@ -75,8 +75,9 @@ def inside(folder, monkeypatch) -> Path:
 
 def content(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
-        found = {f"{g}/{k}": file[g][k][:] for g in file if g != "index" for k in file[g]}
-        return {**found, "ids": file["index/id"][:], "digests": file["index/digest"][:]}
+        index = file["rd_lightning/index"]
+        found = {f"{g}/{k}": file[g][k][:] for g in file if g != "rd_lightning" for k in file[g]}
+        return {**found, "ids": index["id"][:], "digests": index["digest"][:]}
 
 
 def assert_equal(one: Path, two: Path) -> None:
@@ -92,7 +93,7 @@ def test_every_vector_is_the_models(folder):
     sequences = [s for _, s in records]
     expected = model.embed(sequences, pooling=["mean", "bos", "residue"])
     with h5py.File(folder / "whole.h5") as file:
-        assert file["index/id"].asstr()[:].tolist() == [id for id, _ in records]
+        assert file["rd_lightning/index/id"].asstr()[:].tolist() == [id for id, _ in records]
         for i, (id, _) in enumerate(records):
             for group, pooling in (
                 ("per-protein", "mean"),

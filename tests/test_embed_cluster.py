@@ -205,12 +205,12 @@ def test_parts_are_written_side_by_side(folder, copies):
     for name, vector in wanted.items():
         assert np.array_equal(found[name], vector), name
     with h5py.File(folder / "whole.h5") as whole:
-        listed = {key: whole[f"index/{key}"][()] for key in ("id", "length", "digest")}
+        listed = {key: whole[f"rd_lightning/index/{key}"][()] for key in ("id", "length", "digest")}
     for key, values in listed.items():
         of_parts = []
         for name in names:
             with h5py.File(folder / f"x.{name}.h5") as file:
-                of_parts.append(file[f"index/{key}"][()])
+                of_parts.append(file[f"rd_lightning/index/{key}"][()])
         assert np.array_equal(np.concatenate(of_parts), values)
 
 

@@ -45,7 +45,7 @@ def test_every_format_holds_the_models_shares(folder):
     assert whole.dtype == np.float32
     lines = (folder / "npy" / "index.tsv").read_text().splitlines()[1:]
     with h5py.File(folder / "x.h5") as file:
-        assert sorted(file) == ["energy", "index"]
+        assert sorted(file) == ["energy", "rd_lightning"]
         assert list(file["energy"].attrs["levels"]) == ["200K", "800K"]
         for i, (shares, line) in enumerate(zip(expected, lines, strict=True)):
             tensor = torch.load(folder / "pt" / f"s{i}.pt", weights_only=True)["energies"]

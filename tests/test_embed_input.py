@@ -62,7 +62,7 @@ def refused(capsys, head: Path, *settings: str) -> str:
 
 def vectors(path: str) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
-        ids = file["index/id"].asstr()[:]  # type: ignore[union-attr]
+        ids = file["rd_lightning/index/id"].asstr()[:]  # type: ignore[union-attr]
         names = {id: id.replace("/", "%2F") for id in ids}
         return {id: file["per-protein"][name][:] for id, name in names.items()}  # type: ignore
 

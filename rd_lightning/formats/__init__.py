@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..errors import InputError, check_choice
 from .base import Description, Embedded, Writer
+from .opening import accession, open_vectors
+from .reader import Reader
 
 FORMATS = {
     "hdf5": ("hdf5", "HDF5Writer"),
@@ -40,4 +42,13 @@ def writer_for(name: str) -> type[Writer]:
     return getattr(import_module(f".{module}", __name__), cls)
 
 
-__all__ = ["Description", "Embedded", "Writer", "format_of", "writer_for"]
+__all__ = [
+    "Description",
+    "Embedded",
+    "Reader",
+    "Writer",
+    "accession",
+    "format_of",
+    "open_vectors",
+    "writer_for",
+]

@@ -25,6 +25,8 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 ENERGY: Pooling = "energy"
 PER_RESIDUE: tuple[Pooling, ...] = ("residue", "energy")
 """Those with a row a residue."""
+METADATA = "rd_lightning"
+"""Key of a file's description, JSON, wherever a format keeps such."""
 
 
 @dataclass(frozen=True)

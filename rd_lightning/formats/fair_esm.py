@@ -12,13 +12,13 @@ import torch
 from ..runtime.files import existing_folder, safe_name, write_json
 from .base import ENERGY, Embedded, Writer
 
-_KEYS = {
+KEYS = {
     "residue": "representations",
     "mean": "mean_representations",
     "bos": "bos_representations",
     "energy": "energies",
 }
-_MAX_NAME = 200
+MAX_NAME = 200
 METADATA_FILE = "metadata.json"
 
 
@@ -48,7 +48,7 @@ class FairESMWriter(Writer):
     def write(self, record: Embedded) -> None:
         content: dict[str, object] = {"label": record.id}
         for pooling, vectors in record.vectors.items():
-            content[_KEYS[pooling]] = (
+            content[KEYS[pooling]] = (
                 vectors if pooling == ENERGY else self.description.prefixes(vectors)
             )
         target = self.path / f"{file_name(record.id)}.pt"
@@ -71,8 +71,8 @@ def folder_ignores_case(folder: Path) -> bool:
 def file_name(id: str) -> str:
     """Of a record, without the suffix: safe on every system, different for different ids."""
     name = safe_name(id, reserved='/\\:*?"<>|')
-    if len(name.encode()) <= _MAX_NAME:
+    if len(name.encode()) <= MAX_NAME:
         return name
     digest = hashlib.blake2b(id.encode(), digest_size=8).hexdigest()
-    cut = name.encode()[: _MAX_NAME - 17].decode(errors="ignore")
+    cut = name.encode()[: MAX_NAME - 17].decode(errors="ignore")
     return f"{cut}-{digest}"

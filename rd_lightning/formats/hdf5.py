@@ -24,19 +24,22 @@ from torch import Tensor
 from ..errors import InputError, reason
 from ..runtime.files import atomic_path, safe_name
 from ..runtime.precision import dtype_name
-from .base import ENERGY, Description, Embedded, Writer
+from .base import ENERGY, METADATA, Description, Embedded, Writer
 from .codec import Codec
 from .kept_errors import KeptErrors
 
 GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue", "energy": "energy"}
-METADATA = "rd_lightning"
+INDEX = f"{METADATA}/index"
+"""Below two groups, where tools that look for proteins at the root and in its groups find none."""
+_FORMER_INDEX = "index"
 _ROWS_PER_BLOCK = 256
 _RECORDS_PER_BLOCK = 4096
 _TEXT = h5py.string_dtype()
 
 
 class HDF5Writer(Writer):
-    """A new file. ``index/id``, ``index/length`` and ``index/digest`` list the records in order.
+    """A new file. ``id``, ``length`` and ``digest`` in ``rd_lightning/index`` list the records in
+    order.
 
     Records of equal sequences are hard links to one dataset. Of codes, the attributes ``codec``
     (its kind), ``centre`` and ``scale`` of the group are the :class:`rd_lightning.Codec`.
@@ -115,11 +118,17 @@ def _stored(dtype: torch.dtype) -> Any:
     return kind
 
 
+def index_of(file: Any) -> Any:
+    """The group that lists the records of a file of ours, also of one from before it moved below
+    ``rd_lightning``; None if there is none."""
+    return next((file[name] for name in (INDEX, _FORMER_INDEX) if name in file), None)
+
+
 class _Index:
-    """``index/id``, ``index/length`` and ``index/digest``, a block of records at a time."""
+    """``id``, ``length`` and ``digest`` of the records, a block of them at a time."""
 
     def __init__(self, file: Any, num_records: int) -> None:
-        self._group: Any = file.create_group("index")
+        self._group: Any = file.create_group(INDEX)
         for name, kind in (("id", _TEXT), ("length", np.int32), ("digest", np.uint64)):
             self._group.create_dataset(name, (num_records,), kind, track_times=False)
         self._records: list[tuple[str, int, int]] = []
@@ -189,6 +198,9 @@ class EmbeddingFile:
             self.metadata = json.loads(self._file.attrs[METADATA])
             if missing := [key for key, kind in _SAYS.items() if not _is(self.metadata, key, kind)]:
                 raise ValueError(f"its description lacks {', '.join(missing)}")
+            self._index = index_of(self._file)
+            if self._index is None:
+                raise ValueError("it has no index")
 
     @contextmanager
     def _reading(self, problem: str = "damaged") -> Iterator[None]:
@@ -207,12 +219,12 @@ class EmbeddingFile:
     def digests(self) -> np.ndarray:
         """(records,) uint64 of the sequences, in order."""
         with self._reading():
-            return self._file["index/digest"][:]
+            return self._index["digest"][:]
 
     @property
     def ids(self) -> list[str]:
         with self._reading():
-            return self._file["index/id"].asstr()[:].tolist()
+            return self._index["id"].asstr()[:].tolist()
 
     def vectors(self, pooling: str, id: str) -> Tensor:
         """(width,) or (residues, width) float32 or float16; codes as they are stored.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from ..errors import InputError
 from ..runtime.files import atomic_path
 from ..runtime.precision import dtype_name
-from .base import Embedded, Writer
+from .base import METADATA, Embedded, Writer
 
 try:
     import pyarrow as pa
@@ -19,7 +20,8 @@ try:
 except ImportError as error:
     raise InputError("Parquet needs pyarrow: pip install 'rd-lightning[parquet]'") from error
 
-METADATA, CODECS = "rd_lightning", "rd_lightning_codecs"
+CODECS = f"{METADATA}_codecs"
+"""Key of the codecs, JSON by pooling."""
 _ROWS_PER_GROUP = 1024
 
 
@@ -67,3 +69,8 @@ class ParquetWriter(Writer):
             columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values), type=kind))
         self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows.clear()
+
+
+def level_columns(pooling: str, levels: Sequence[str]) -> list[str]:
+    """Names of the columns of the layout ``levels``: what each level adds, smallest first."""
+    return [f"{pooling}_{level}" for level in levels]

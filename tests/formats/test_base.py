@@ -15,6 +15,7 @@ from rd_lightning.formats import Description, Embedded, format_of, writer_for
 from rd_lightning.formats.fair_esm import file_name
 from rd_lightning.formats.hdf5 import EmbeddingFile, HDF5TopUp
 from rd_lightning.runtime.files import safe_name
+from rd_lightning.runtime.precision import dtype_name
 
 IDS = ["P12345", "sp|P1|X/../y", "..", ".", "ünïcode", "a%2Fb", "a/b", "copy"]
 KIND = [0, 1, 2, 3, 4, 5, 6, 0]
@@ -25,7 +26,15 @@ DIMS = (2, 5, 6)
 def description(dtype: torch.dtype, poolings: tuple[str, ...], width: int = 6) -> Description:
     levels = tuple("ABC")[: next(k for k, d in enumerate(DIMS, 1) if d >= width)]
     dims = DIMS[: len(levels)]
-    metadata = {"kind": "embeddings", "width": width}
+    metadata = {
+        "kind": "embeddings",
+        "width": width,
+        "levels": list(levels),
+        "dims": list(dims),
+        "poolings": list(poolings),
+        "dtype": dtype_name(dtype),
+        "family": "tiny",
+    }
     return Description(poolings, levels, dims, width, dtype, len(IDS), LENGTHS, metadata)
 
 
@@ -71,8 +80,8 @@ def test_hdf5(tmp_path, dtype):
     expected = write("hdf5", path, dtype, ENERGY)
     with h5py.File(path) as file:
         assert json.loads(file.attrs["rd_lightning"])["width"] == 6
-        assert file["index/id"].asstr()[:].tolist() == IDS
-        assert file["index/length"][:].tolist() == LENGTHS[KIND].tolist()
+        assert file["rd_lightning/index/id"].asstr()[:].tolist() == IDS
+        assert file["rd_lightning/index/length"][:].tolist() == LENGTHS[KIND].tolist()
         for record in expected:
             name = safe_name(record.id)
             for pooling, group in (

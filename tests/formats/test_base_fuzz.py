@@ -28,7 +28,7 @@ def read_back(name: str, path: Path, ids: list[str]) -> tuple[list[str], np.ndar
     """Ids in order, and the vector of each, by the format's own library."""
     if name == "hdf5":
         with h5py.File(path) as file:
-            found = file["index/id"].asstr()[:].tolist()
+            found = file["rd_lightning/index/id"].asstr()[:].tolist()
             return found, np.stack([file["per-protein"][safe_name(i)][:] for i in found])
     if name == "parquet":
         table = pq.read_table(path)
