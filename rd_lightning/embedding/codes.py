@@ -50,11 +50,11 @@ class OutputCodes:
         width: int,
         topup: TopUp | None = None,
     ) -> None:
-        self.kind, self.scales, self.head, self.width = kind, scales, head, width
-        self.topup = topup
-        self.poolings = [p for p in poolings if p != ENERGY and kind is not None]
+        self.kind: CodeKind | None = kind
+        self.scales, self.head, self.width, self.topup = scales, head, width, topup
+        self.poolings: list[Pooling] = [p for p in poolings if p != ENERGY and kind is not None]
         """Those that become codes."""
-        self._given: dict[Pooling, Codec] = {}
+        self._given: dict[str, Codec] = {}
         if kind is None:
             if scales is not None:
                 raise InputError(f"scales={scales} is of codes: dtype={' | '.join(CODE_KINDS)}")
@@ -81,7 +81,7 @@ class OutputCodes:
         inside = path / _MOMENTS_FILE
         return path if path.suffix == ".safetensors" else inside if inside.is_file() else None
 
-    def take(self, codecs: Mapping[Pooling, Codec]) -> None:
+    def take(self, codecs: Mapping[str, Codec]) -> None:
         """These it is that are used, cut to the columns of the output."""
         self._given = {pooling: codec.truncate(self.width) for pooling, codec in codecs.items()}
 
@@ -98,7 +98,7 @@ class OutputCodes:
             source += f"; of columns 1 to {self.topup.width}, those of {self.topup.file.path}"
         return source
 
-    def codecs(self, spool: Spool, sequences: np.ndarray) -> dict[Pooling, Codec]:
+    def codecs(self, spool: Spool, sequences: np.ndarray) -> dict[str, Codec]:
         """By pooling, once all vectors are there.
 
         Args:
@@ -115,9 +115,7 @@ class OutputCodes:
             found = {pooling: kept[pooling].continued(codec) for pooling, codec in found.items()}
         return found
 
-    def _checked(
-        self, path: Path, codecs: Mapping[Pooling, Codec], width: int
-    ) -> dict[Pooling, Codec]:
+    def _checked(self, path: Path, codecs: Mapping[str, Codec], width: int) -> dict[str, Codec]:
         """Those of the output's poolings, if all are there, of its kind, for ``width`` columns."""
         for pooling in self.poolings:
             codec = codecs.get(pooling)

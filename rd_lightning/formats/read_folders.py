@@ -15,8 +15,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..runtime.files import read_json
 from .base import ENERGY, PER_RESIDUE, POOLINGS
-from .fair_esm import KEYS, MAX_NAME, METADATA_FILE
 from .codec import Codec
+from .fair_esm import KEYS, MAX_NAME, METADATA_FILE
 from .npy import CODECS, INDEX, NAMES
 from .reader import Reader, check_ids, check_numbers, reading
 

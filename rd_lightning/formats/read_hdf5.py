@@ -59,7 +59,9 @@ class _DatasetReader(Reader):
             self._refuse_shape(found, index, rows)
         if codec := self.codecs.get(pooling):
             if (found.dtype, found.shape[-1]) != (codec.dtype, codec.num_bytes()):
-                raise ValueError(f"{found.shape[-1]} {found.dtype} of {self.ids[index]} are no code")
+                raise ValueError(
+                    f"{found.shape[-1]} {found.dtype} of {self.ids[index]} are no code"
+                )
         elif pooling != ENERGY and found.shape[-1] != self.width:
             self._check_width(found.shape[-1], index)
         return found
