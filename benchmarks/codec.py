@@ -72,7 +72,7 @@ class Data(NamedTuple):
 def fitted(folder: Path) -> RDModel:
     """On the bundled sequences of at most 300 residues."""
     records = read_records(sample_fasta())
-    short = [(r.id, r.letters.decode()) for r in records if len(r.letters) <= 300]
+    short = [(r.id, r.letters) for r in records if len(r.letters) <= 300]
     (folder / "fit.fasta").write_text("".join(f">{id}\n{letters}\n" for id, letters in short))
     command = [sys.executable, "-m", "rd_lightning.fit", "family=mini", "data.fasta=fit.fasta"]
     subprocess.run([*command, "out=fit"], cwd=folder, check=True, capture_output=True)
