@@ -16,15 +16,15 @@ from ..errors import InputError, check_choice, reason, whole_number
 CodeKind = Literal["int8", "int4", "binary"]
 CODE_KINDS: tuple[CodeKind, ...] = get_args(CodeKind)
 COLUMNS_PER_BYTE: dict[CodeKind, int] = {"int8": 1, "int4": 2, "binary": 8}
-STEPS: dict[CodeKind, float] = {
-    "int8": 0.0308700832,
-    "int4": 0.3352006104,
-    "binary": math.sqrt(2 / math.pi),
-}
-"""``scale`` over the standard deviation: what a uniform quantiser of 255, 16 and 2 levels needs for
-the least mean squared error on a Gaussian (J. Max, "Quantizing for minimum distortion", IRE
-Transactions on Information Theory, 1960, table II, up to 36 levels; 255 by the same equation). It
-clips at 3.94, 2.68 and 1.60 deviations. Of two levels, Max's step is twice this, their distance."""
+STEPS: dict[CodeKind, float] = {"int8": 1 / 16, "int4": 3 / 8, "binary": math.sqrt(2 / math.pi)}
+"""``scale`` over a column's standard deviation; it clips at 8 deviations (int8) and 3 (int4).
+
+On a Gaussian, uniform quantisers of 255, 16 and 2 levels have the least mean squared error at
+0.0309, 0.3352 and 0.7979 (J. Max, "Quantizing for minimum distortion", IRE Transactions on
+Information Theory, 1960, table II, whose step of two levels is twice that, their distance; 255 by
+the same equation). Columns of embeddings have longer tails, where clipping costs more than a wider
+step: docs/codec.md has the figures. Of a Gaussian's variance the steps in use lose 0.0003, 0.0125
+and 0.3634, the best ones 0.0001, 0.0115 and 0.3634."""
 _LARGEST = 127
 
 
@@ -39,7 +39,7 @@ class Codec:
     Within a byte the first column has the most significant bits, as in ``numpy.packbits``; bits
     behind the last column are 0. Where x is inside the outermost levels, |x - decoded| <= scale / 2
     of int8 and int4, up to float32 rounding; what is outside gets the outermost level. int4 has 16
-    levels and so none at the centre: of a Gaussian, 15 levels with one there have 12% more error.
+    levels and so none at the centre: 15, with one there, have 12% more error on a Gaussian.
 
     Nested: the code of a vector's first w columns is ``prefix(code, w)``, bit for bit: the first
     ``num_bytes(w)`` bytes of its code, in whose last byte the bits behind column w are 0. Where w
@@ -95,8 +95,9 @@ class Codec:
 
     @classmethod
     def of_columns(cls, kind: CodeKind, mean: Any, deviation: Any) -> Codec:
-        """The codec of least mean squared error for columns that are Gaussian: ``centre`` is their
-        mean, ``scale`` their standard deviation times 0.0309, 0.3352 or 0.7979.
+        """The codec for columns of that mean and standard deviation: ``centre`` is the mean,
+        ``scale`` the deviation times 1/16 (int8), 3/8 (int4) or sqrt(2 / pi) (binary: the mean
+        distance from the mean of a Gaussian), see :data:`STEPS`.
 
         Args:
             mean, deviation: (D,) arrays or tensors, in the unit of the vectors.

@@ -109,32 +109,49 @@ def gaussian_error(step: float, number: int) -> float:
 @pytest.mark.parametrize(
     ("number", "step", "error"),
     # Max 1960, table II: equally spaced levels, step (r_i) and mean squared error.
-    [(2, 1.596, 0.3634), (16, 0.3352, 0.01154), (36, 0.1703, 0.002848)],
+    [(2, 1.596, 0.3634), (15, 0.3534, 0.01289), (16, 0.3352, 0.01154), (36, 0.1703, 0.002848)],
 )
 def test_the_closed_form_gives_the_published_errors(number, step, error):
     """Printed with four digits: half of the last is the bound."""
     assert gaussian_error(step, number) == pytest.approx(error, rel=5e-4)
 
 
+BEST = {"int8": 0.0308700832, "int4": 0.3352006104, "binary": STEPS["binary"]}
+"""Multiples of the deviation of least error on a Gaussian."""
+
+
+def error_of(kind: str, multiple: float) -> float:
+    return gaussian_error(multiple * (2 if kind == "binary" else 1), LEVELS[kind])
+
+
 @kinds
-def test_the_steps_are_those_of_least_error(kind):
+def test_the_best_steps_are_those_of_least_error(kind):
     """Neighbouring steps have a larger one: by Taylor's theorem a step 0.1% away adds about
     1e-6 / 2 of the curvature, which is far above float64's rounding."""
-    number, step = LEVELS[kind], STEPS[kind] * (2 if kind == "binary" else 1)
-    least = gaussian_error(step, number)
-    assert least < gaussian_error(1.001 * step, number)
-    assert least < gaussian_error(0.999 * step, number)
+    least = error_of(kind, BEST[kind])
+    assert least < error_of(kind, 1.001 * BEST[kind])
+    assert least < error_of(kind, 0.999 * BEST[kind])
+
+
+def test_the_steps_in_use_cost_a_gaussian_little():
+    """What STEPS says, to the digit."""
+    used = {kind: round(error_of(kind, step), 4) for kind, step in STEPS.items()}
+    best = {kind: round(error_of(kind, step), 4) for kind, step in BEST.items()}
+    assert used == {"int8": 0.0003, "int4": 0.0125, "binary": 0.3634}
+    assert best == {"int8": 0.0001, "int4": 0.0115, "binary": 0.3634}
+    assert all(STEPS[kind] >= BEST[kind] for kind in CODE_KINDS), "they clip less"
+    clip = {kind: STEPS[kind] * LEVELS[kind] / 2 for kind in ("int8", "int4")}
+    assert clip == {"int8": 255 / 32, "int4": 3}
 
 
 @kinds
-def test_the_error_on_gaussian_columns_is_the_published_one(kind):
+def test_the_error_on_gaussian_columns_is_that_of_the_closed_form(kind):
     """The mean of n squared errors e^2 differs from its expectation by less than five standard
     errors, sqrt(E e^4 / n); E e^4 is taken from the sample."""
     x = np.random.default_rng(1).normal(size=(20_000, 50)).astype("f4")
     codec = Codec.of_columns(kind, np.zeros(50), np.ones(50))
     squared = np.square(x - codec.decode(codec.encode(x)).astype("f8"))
-    step = STEPS[kind] * (2 if kind == "binary" else 1)
-    expected = gaussian_error(step, LEVELS[kind])
+    expected = error_of(kind, STEPS[kind])
     assert abs(squared.mean() - expected) < 5 * np.sqrt(np.square(squared).mean() / squared.size)
 
 
