@@ -28,7 +28,7 @@ and 0.3634, the best ones 0.0001, 0.0115 and 0.3634."""
 _LARGEST = 127
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Codec:
     """Codes of vectors, each column by itself: ``decode(encode(x)) = centre + scale q``.
 
@@ -92,6 +92,9 @@ class Codec:
                 f"centre or scale of column {wrong.argmax() + 1} is not a float32 number, or the "
                 "scale is below 0; make them of vectors that are finite"
             )
+
+    def __repr__(self) -> str:
+        return f"Codec({self.kind}, {self.width} columns)"
 
     @classmethod
     def of_columns(cls, kind: CodeKind, mean: Any, deviation: Any) -> Codec:
