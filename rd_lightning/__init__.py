@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from .fitting.datamodule import FastaDataModule
     from .fitting.embedded import EmbeddingsDataModule
     from .fitting.module import RDModule
+    from .formats.codec import Codec
     from .head.head import RDHead
     from .runtime.ddp import FrozenDDPStrategy
 
 __all__ = [
+    "Codec",
     "EmbeddingsDataModule",
     "FastaDataModule",
     "FrozenDDPStrategy",
@@ -28,6 +30,7 @@ __all__ = [
 
 # Loaded when first asked for: torch and Lightning take seconds, a typo in a command should not.
 _HOME = {
+    "Codec": "formats.codec",
     "EmbeddingsDataModule": "fitting.embedded",
     "FastaDataModule": "fitting.datamodule",
     "FrozenDDPStrategy": "runtime.ddp",

@@ -61,6 +61,7 @@ def embed(config: DictConfig) -> None:
     console, part = plain_console(), _part(config.assemble)
     drawing = _drawing(config, is_part=part is not None and not part.is_whole)
     job = EmbedJob(_options(config), part)
+    _take_scales_of_moments(job)
     if part is not None:
         _assemble_alone(console, job, preflight=config.preflight)
         return None if config.preflight else _draw(console, job.target, drawing)
@@ -177,6 +178,20 @@ def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None
         list_skipped(job)
     _say_what_was_done(console, job)
     _say_where(console, job)
+
+
+def _take_scales_of_moments(job: EmbedJob) -> None:
+    """The scales of its codes, where moments are named for them; no vector is needed."""
+    kind, path = job.codes.kind, job.codes.moments
+    if kind is None or path is None:
+        return
+    from .distillation.moments import JointMoments
+    from .distillation.scale import column_moments
+    from .formats.codec import Codec
+
+    head = job.head.truncate(job.levels[-1])
+    statistics = column_moments(head, JointMoments.load(path))
+    job.codes.take({"residue": Codec.of_columns(kind, *statistics)})
 
 
 _OF_CONVERSIONS = ("from", "columns", "out", "format", "layout", "level", "width", "pooling")

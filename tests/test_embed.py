@@ -325,7 +325,7 @@ BAD = {
     "fasta=x.fasta out=b.h5 level=50K width=3": "name a level (50K) or a width (3), not both",
     "fasta=x.fasta out=b.h5 width=129": "width is a whole number from 1 to 128, not 129",
     "fasta=x.fasta out=b.h5 pooling=max": "pooling is mean, bos, residue or energy, not 'max'",
-    "fasta=x.fasta out=b.h5 dtype=int8": "dtype is float32, float16 or bfloat16, not 'int8'",
+    "fasta=x.fasta out=b.h5 dtype=int2": "bfloat16, int8, int4 or binary, not 'int2'",
     "fasta=x.fasta out=b.parquet pooling=residue": "layout whole holds mean and bos vectors",
     "fasta=x.fasta out=b.parquet pooling=energy": "layout whole holds mean and bos vectors, not en",
     "fasta=x.fasta out=b.h5 layout=levels": "layout of hdf5 is uniprot, flat or biotrainer, not",

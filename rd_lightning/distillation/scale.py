@@ -76,11 +76,7 @@ def scale_levels(head: RDHead, moments: JointMoments, scale: Scale) -> RDHead:
             f"its moments again: rd-merge moments.safetensors scale={scale}"
         )
     dims = head.member_dims
-    if moments.dims[: len(dims)] != dims:
-        raise InputError(
-            f"the head is of members of widths {list(dims)}, the moments are of "
-            f"{list(moments.dims)}; give the moments of its family"
-        )
+    _check_members(dims, moments)
     check_rows(moments.num_rows, 0, dims, head.names, "marchenko_pastur", head.dims)
     device = head.blocks[0].bias.device if head.blocks else None
     wide = [block.to(torch.float64, moments.device) for block in head.blocks]
@@ -88,6 +84,51 @@ def scale_levels(head: RDHead, moments: JointMoments, scale: Scale) -> RDHead:
     return RDHead(
         head.names, head.dims, blocks, replace(head.report, scale=scale), member_dims=dims
     )
+
+
+def column_moments(
+    head: RDHead, moments: JointMoments
+) -> tuple[Float64[Tensor, " width"], Float64[Tensor, " width"]]:
+    """Means and standard deviations of the columns of ``head(...)`` over the residues of
+    ``moments``, without running it: z is affine in the members' embeddings.
+
+    Equals mean and ``std(correction=0)`` of the head's float64 output on these residues, to
+    rounding; of the moments of a fit, whose scale :func:`scale_levels` uses, too.
+
+    Args:
+        moments: of the head's members, or of these and larger ones.
+
+    Raises:
+        InputError: the moments are not of the head's members, or of fewer than 2 residues.
+
+    Examples:
+        >>> import torch
+        >>> from rd_lightning import JointMoments, fit_chain
+        >>> h = [torch.randn(500, 4), torch.randn(500, 6)]
+        >>> moments = JointMoments([4, 6]).update(h)
+        >>> head = fit_chain(moments, names=["S", "L"])
+        >>> mean, deviation = column_moments(head, moments)
+        >>> torch.allclose(deviation.float(), head(h).std(dim=0, correction=0), rtol=1e-4)
+        True
+    """
+    dims = head.member_dims
+    _check_members(dims, moments)
+    blocks = [block.to(torch.float64, moments.device) for block in head.blocks]
+    if head.first_is_raw:
+        blocks.insert(0, Block.of_first(dims[0], moments.mean))
+    added = list(_added(blocks, dims, moments))
+    # Of a covariance over (n - 1) residues; a column that is constant may come out below 0.
+    variances = torch.cat([level.variances for level in added]).clamp_min(0)
+    shrunk = variances * ((moments.num_rows - 1) / moments.num_rows)
+    return torch.cat([level.mean for level in added]), shrunk.sqrt()
+
+
+def _check_members(dims: Sequence[int], moments: JointMoments) -> None:
+    if moments.dims[: len(dims)] != tuple(dims):
+        raise InputError(
+            f"the head is of members of widths {list(dims)}, the moments are of "
+            f"{list(moments.dims)}; give the moments of its family"
+        )
 
 
 def scaled_blocks(

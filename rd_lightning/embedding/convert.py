@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from ..formats import (
     writer_for,
 )
 from ..formats.base import ENERGY
+from ..formats.codec import CODE_KINDS, CodeKind
 from ..formats.text import BYTES_PER_NUMBER
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .job import DTYPES
 from .pooling import check_poolings
 from .preflight import BYTES_PER_RECORD
-from .source_records import source_records
+from .source_records import source_codecs, source_records
 from .spool import num_bytes
 
 
@@ -81,8 +82,9 @@ class Conversion:
         self.levels, self.dims = reader.levels[:num_levels], reader.dims[:num_levels]
         self.poolings = self._poolings()
         self.writer = writer_for(self.format, self.layout)
-        self.dtype = self._dtype()
-        check_writer(self.writer, self.format, self.layout, self.poolings, self.dtype)
+        self.code, self.dtype = self._code(), self._dtype()
+        about = (self.poolings, self.dtype, self.code)
+        check_writer(self.writer, self.format, self.layout, *about)
         self._check_ids()
         self.first, self.kinds = self._distinct()
         self.description = self._description()
@@ -123,6 +125,18 @@ class Conversion:
                 f"{next((p for p in reader.poolings if p != ENERGY), 'mean')}"
             )
         return tuple(poolings)
+
+    def _code(self) -> CodeKind | None:
+        """As given; otherwise the source's where the format holds codes."""
+        kind = self.options.dtype
+        if kind is None and self.writer.codes:
+            kind = self.reader.metadata.get("dtype")
+        return next((code for code in CODE_KINDS if code == kind), None)
+
+    @property
+    def dtype_name(self) -> str:
+        """Of the output, as the setting has it."""
+        return self.code or dtype_name(self.dtype)
 
     def _dtype(self) -> torch.dtype:
         """As given; otherwise the source's where the format holds it, else float32, which holds
@@ -185,7 +199,8 @@ class Conversion:
 
     def _metadata(self) -> dict[str, Any]:
         reader, said = self.reader, dict(self.reader.metadata)
-        said.pop("layout", None)
+        for key in ("layout", "codecs"):
+            said.pop(key, None)
         if not said:
             said = {"kind": "embeddings", "source": reader.kind, "versions": versions()}
         if len(self.levels) < len(reader.levels):
@@ -197,7 +212,7 @@ class Conversion:
             "dims": list(self.dims),
             "width": self.width,
             "poolings": list(self.poolings),
-            "dtype": dtype_name(self.dtype),
+            "dtype": self.dtype_name,
             **({} if self.layout is None else {"layout": self.layout}),
         }
 
@@ -218,11 +233,7 @@ class Conversion:
         )
         layout = "" if self.layout is None else f" (layout {self.layout})"
         stored = reader.metadata.get("dtype", reader.dtype.name)
-        kind = (
-            dtype_name(self.dtype)
-            if stored == dtype_name(self.dtype)
-            else (f"{stored} -> {dtype_name(self.dtype)}")
-        )
+        kind = self.dtype_name if stored == self.dtype_name else f"{stored} -> {self.dtype_name}"
         return [
             ("input", reader.path),
             ("kind", f"{reader.kind}: {' and '.join(reader.poolings)}"),
@@ -238,9 +249,8 @@ class Conversion:
         about = self.description
         shared = self.format in ("hdf5", "npy") and not self.writer.one_pooling
         lengths = about.lengths if shared else about.lengths[self.kinds]
-        vectors = num_bytes(
-            lengths, self.width, self.dtype, self.poolings, energies=max(0, about.num_energies)
-        )
+        sizes = {"energies": max(0, about.num_energies), "code": self.code}
+        vectors = num_bytes(lengths, self.width, self.dtype, self.poolings, **sizes)
         if self.format == "csv":
             vectors = vectors // self.dtype.itemsize * BYTES_PER_NUMBER
         return vectors + BYTES_PER_RECORD[self.format] * about.num_records * len(self.poolings)
@@ -252,16 +262,20 @@ class Conversion:
             InputError: the source is damaged, or a number cannot be held as the dtype.
             OSError: the output cannot be written.
         """
-        number = len(self.reader.ids)
+        number, about = len(self.reader.ids), self.description
+        codecs = source_codecs(self.reader, self.code, self.poolings, self.first, self.width)
+        if codecs:
+            digests = {pooling: codec.digest() for pooling, codec in codecs.items()}
+            about = replace(about, codecs=codecs, metadata={**about.metadata, "codecs": digests})
         with (
             of_file(self.target),
             whole_output(self.target, self.format) as path,
-            self.writer(path, self.description) as writer,
+            self.writer(path, about) as writer,
             residue_progress() as progress,
         ):
             records = source_records(
                 self.reader,
-                self.description,
+                about,
                 self.first,
                 self.kinds,
                 hashes=self.writer.hashes_sequences,

@@ -19,10 +19,12 @@ from ..families.execution import FORMER, Execution, recorded
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
 from ..formats import Description, Writer, check_writer, format_of, layout_of, writer_for
+from ..formats.codec import CODE_KINDS, Codec, CodeKind
 from ..head.family import family_of, members_of
 from ..head.head import RDHead, reach
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
+from .codes import OutputCodes
 from .dataset import EmbedData
 from .energy import check_energy
 from .nested_model import NestedModel
@@ -34,7 +36,11 @@ from .spool import Spool
 from .topup import TopUp
 
 Model = TypeVar("Model", bound=NestedModel)
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    **{"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16},
+    **dict.fromkeys(CODE_KINDS, torch.float32),
+}
+"""Of the vectors during a run; codes are made of them at its end."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class EmbedOptions:
     width: int | None = None
     pooling: str | Sequence[str] = "mean"
     dtype: str = "float32"
+    scales: str | None = None
     topup: str | None = None
     max_residues: int = 1022
     long: LongPolicy = "window"
@@ -98,7 +105,10 @@ class EmbedJob:
         dtype = made.get("dtype", options.dtype)
         check_choice("dtype", dtype, tuple(DTYPES))
         self.dtype = DTYPES[dtype]
+        self.code: CodeKind | None = dtype if dtype in CODE_KINDS else None
         writer = self._check_format()
+        about = (self.poolings, self.head, self.width, self.topup)
+        self.codes = OutputCodes(self.code, options.scales, *about)
         self.id_rule = IdRule(options.ids, True, writer.ignores_case(self.out), writer.id_problem)
         settings = {key: getattr(options, key) for key in ("max_residues", "long", "overlap")}
         self.settings: dict[str, Any] = self.topup.settings if self.topup else settings
@@ -122,7 +132,7 @@ class EmbedJob:
                 f"out={self.out}: only HDF5 files of the layout uniprot can be topped up"
             )
         writer = writer_for(self.format, self.layout)
-        check_writer(writer, self.format, self.layout, self.poolings, self.dtype)
+        check_writer(writer, self.format, self.layout, self.poolings, self.dtype, self.code)
         return writer
 
     def refuse_used(self) -> None:
@@ -169,8 +179,11 @@ class EmbedJob:
         """Of the output."""
         return Records.of_part(self.part, self.data.unique, self.kept)
 
-    def description(self, metadata: Mapping[str, Any] | None = None) -> Description:
-        """Of the output; ``metadata`` is :meth:`metadata`, once the weights are loaded."""
+    def description(
+        self, metadata: Mapping[str, Any] | None = None, codecs: Mapping[str, Codec] | None = None
+    ) -> Description:
+        """Of the output; ``metadata`` is :meth:`metadata`, once the weights are loaded; ``codecs``
+        are known once all vectors are there."""
         return Description(
             self.poolings,
             self.levels,
@@ -180,12 +193,18 @@ class EmbedJob:
             num_records=self.records.num_embedded(self.data.unique, self.kept),
             lengths=self.data.plan.lengths[self.records.kinds],
             metadata=metadata or {},
+            codecs=codecs or {},
         )
 
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the levels that are given, smallest first."""
         return self.head.names[: self.num_members]
+
+    @property
+    def dtype_name(self) -> str:
+        """Of the output, as the setting has it."""
+        return self.code or dtype_name(self.dtype)
 
     def placement(self, device: torch.device, precision: str) -> Placement:
         """Where the weights go, and what the run takes of the device's memory; asked for before
@@ -255,7 +274,7 @@ class EmbedJob:
             "dims": list(self.head.dims[: self.num_members]),
             "width": self.width,
             "poolings": list(self.poolings),
-            "dtype": dtype_name(self.dtype),
+            "dtype": self.dtype_name,
             "head_digest": self.head.truncate(self.levels[-1]).digest(),
             "settings": self.settings,
             "fasta_digest": self.data.store.summary.digest,
@@ -289,10 +308,10 @@ class EmbedJob:
         about = (lengths, self.width, self.dtype, self.poolings, rank)
         return Spool(self.spool_folder, *about, energies=len(self.levels) - 1)
 
-    def writer(self, metadata: Mapping[str, Any]) -> Writer:
+    def writer(self, metadata: Mapping[str, Any], codecs: Mapping[str, Codec]) -> Writer:
         """Of the output, in its format."""
         said = {"layout": self.layout} if self.layout is not None else {}
-        description = self.description({**metadata, **said})
+        description = self.description({**metadata, **said}, codecs)
         if self.topup:
             from ..formats.hdf5 import HDF5TopUp
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..data.scan import SKIPPED
 from ..display.console import residue_progress
@@ -14,6 +16,7 @@ from ..display.skipped import write_skipped
 from ..errors import InputError
 from ..formats import Embedded, writer_for
 from ..formats.base import sequence_hash
+from ..formats.codec import Codec
 from .job import EmbedJob
 from .recorder import Recorder
 from .spool import Spool
@@ -49,9 +52,11 @@ def assemble(job: EmbedJob, metadata: Mapping[str, Any]) -> None:
 
 
 def check_whole(job: EmbedJob) -> None:
-    """Raise InputError if the spool lacks vectors of the output, because a process ended early or
-    still runs."""
+    """Raise InputError if the spool lacks vectors of the output, or some that its codes' scales are
+    of, because a process ended early or still runs."""
     spool, kinds = job.open_spool(), job.records.kinds
+    if job.codes.measured:
+        kinds = np.flatnonzero(job.kept)  # whose columns give the scales
     missing = kinds[~spool.done()[kinds]]
     spool.close()
     if len(missing):
@@ -68,11 +73,14 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
     records = job.records
     number = np.full(len(job.kept), -1, np.int32)
     number[records.kinds] = np.arange(len(records.kinds))
+    codecs = job.codes.codecs(spool, np.flatnonzero(job.kept))
+    if codecs:
+        metadata = {**metadata, "codecs": {p: codec.digest() for p, codec in codecs.items()}}
     lengths, digests = store.column("length"), store.column("digest")
     numbers = records.numbers
     kinds = data.unique.of[numbers.start : numbers.stop].tolist()
     hashes = writer_for(job.format, job.layout).hashes_sequences
-    with job.writer(metadata) as writer, residue_progress() as progress:
+    with job.writer(metadata, codecs) as writer, residue_progress() as progress:
         writing = progress.add_task("writing", total=len(kinds), unit="records")
         for done, (i, kind) in enumerate(zip(numbers, kinds, strict=True)):
             if done % 64 == 0:
@@ -85,11 +93,15 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
                     int(lengths[i]),
                     int(digests[i]),
                     store.id(int(records.first[unique])),
-                    {p: spool.read(p, kind) for p in job.poolings},
+                    {p: _stored(spool.read(p, kind), codecs.get(p)) for p in job.poolings},
                     sequence_hash(store.sequence(i)) if hashes else None,
                 )
                 writer.write(record)
         progress.update(writing, completed=len(kinds))
+
+
+def _stored(vectors: Tensor, codec: Codec | None) -> Tensor:
+    return vectors if codec is None else torch.from_numpy(codec.encode(vectors))
 
 
 def list_skipped(job: EmbedJob) -> Path | None:

@@ -12,6 +12,7 @@ from ..families.download import said_of_source
 from ..families.family import chain_text
 from ..families.placement import Offload, Placement, place, remedies
 from ..formats import Description, writer_for
+from ..formats.codec import CodeKind
 from ..formats.text import BYTES_PER_NUMBER as CSV_BYTES_PER_NUMBER
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
@@ -42,17 +43,18 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
     description = job.description()
     if problem := writer_for(job.format, job.layout).problem(description):
         raise InputError(f"out={job.target}: {problem}")
-    needed = disk_needed(job.data, description, job.format)
+    needed = disk_needed(job.data, description, job.format, job.code)
     there = sum(f.stat().st_blocks * 512 for f in job.spool_folder.glob("*"))
     free = check_disk(job.out, needed, there // job.part.of)
     levels = chain_text(job.levels, job.head.dims[: job.num_members])
     layout = "" if job.layout is None else f" (layout {job.layout})"
-    output = f"{job.format}{layout}, {' and '.join(job.poolings)}, {dtype_name(job.dtype)}"
+    output = f"{job.format}{layout}, {' and '.join(job.poolings)}, {job.dtype_name}"
     if job.topup:
         output += f"; columns {job.topup.width + 1} to {job.width} are added"
     weights = job.options.family.get("weights")
     source = said_of_source(placement.models, weights) if placement else ""
     part = job.records.fact(job.part, job.data.unique)
+    coded = " (float32 until the end, then codes)" if job.code else ""
     return [
         ("levels", f"{job.family.name}: {levels}, {job.width} columns"),
         *data_facts(job.data),
@@ -62,25 +64,25 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
         ("output", job.target),
         *([] if job.part.is_whole else [("part", part)]),
         ("format", output),
-        ("disk", f"{shown_size(needed)} needed while it runs, {shown_size(free)} free"),
+        *([("scales", job.codes.fact)] if job.code else []),
+        ("disk", f"{shown_size(needed)} needed while it runs{coded}, {shown_size(free)} free"),
     ]
 
 
-def disk_needed(data: EmbedData, description: Description, format: str) -> int:
-    """Bytes of the vectors during the run, and of the file made of them at its end."""
-    vectors = num_bytes(
-        description.lengths,
-        description.width,
-        description.dtype,
-        description.poolings,
-        energies=description.num_energies,
-    )
-    final = vectors * (description.num_records / max(1, len(description.lengths)))
-    shared = format in ("hdf5", "npy")  # there, equal sequences share their vectors
+def disk_needed(
+    data: EmbedData, description: Description, format: str, code: CodeKind | None = None
+) -> int:
+    """Bytes of the vectors during the run, and of the file made of them at its end, which may hold
+    codes."""
+    about = (description.lengths, description.width, description.dtype, description.poolings)
+    vectors = num_bytes(*about, energies=description.num_energies)
+    final = num_bytes(*about, energies=description.num_energies, code=code)
+    if format not in ("hdf5", "npy"):  # there, equal sequences share their vectors
+        final *= description.num_records / max(1, len(description.lengths))
     if format == "csv":
         final *= CSV_BYTES_PER_NUMBER / description.dtype.itemsize
     overhead = BYTES_PER_RECORD[format] * description.num_records * len(description.poolings)
-    return int(vectors + (vectors if shared else final) + overhead)
+    return int(vectors + final + overhead)
 
 
 def check_disk(out: Path, needed: int, there: int) -> int:

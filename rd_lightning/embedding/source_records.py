@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..formats import Description, Embedded, Reader
 from ..formats.base import ENERGY, PER_RESIDUE
+from ..formats.codec import Codec, CodeKind
 from ..runtime.precision import dtype_name
+from .codes import column_statistics
 
 _BLOCK = 1 << 24
 """Bytes of pooled vectors that are read at once."""
@@ -42,12 +44,7 @@ def source_records(
     lengths, digests = reader.lengths, reader.digests
     for start in range(0, number, size):
         stop = min(start + size, number)
-        block = {
-            p: _cast(
-                reader, reader.vectors(p, start, stop, description.width), p, start, description
-            )
-            for p in pooled
-        }
+        block = {p: _pooled(reader, p, start, stop, description) for p in pooled}
         for i in range(start, stop):
             kind = int(kinds[i])
             rows = int(description.lengths[kind])
@@ -68,6 +65,57 @@ def source_records(
             )
 
 
+def source_codecs(
+    reader: Reader, kind: CodeKind | None, poolings: Sequence[str], records: np.ndarray, width: int
+) -> dict[str, Codec]:
+    """By pooling, of a copy with such codes: the file's own where they are of this kind, which are
+    then kept bit for bit; otherwise of the scales of these records' vectors."""
+    found = {}
+    for pooling in poolings:
+        own = reader.codecs.get(pooling)
+        if kind is None or pooling == ENERGY:
+            continue
+        if own is not None and own.kind == kind:
+            found[pooling] = own.truncate(width)
+        else:
+            statistics = column_statistics(_blocks(reader, pooling, records, width))
+            found[pooling] = Codec.of_columns(kind, *statistics)
+    return found
+
+
+def _blocks(reader: Reader, pooling: str, records: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Vectors (n, width) of some records, in ascending order, a block at a time."""
+    if pooling in PER_RESIDUE:
+        yield from (reader.residues(int(i), width, pooling=pooling) for i in records)
+        return
+    wanted = np.zeros(len(reader.ids), bool)
+    wanted[records] = True
+    size = max(1, _BLOCK // (width * 4))
+    for start in range(0, len(wanted), size):
+        some = wanted[start : start + size]
+        if some.any():
+            yield reader.vectors(pooling, start, start + len(some), width)[some]
+
+
+def _keeps_codes(reader: Reader, pooling: str, description: Description) -> bool:
+    """Whether the copy's codes are the file's own."""
+    own, codec = reader.codecs.get(pooling), description.codecs.get(pooling)
+    return (
+        own is not None
+        and codec is not None
+        and own.truncate(description.width).digest() == codec.digest()
+    )
+
+
+def _pooled(
+    reader: Reader, pooling: str, start: int, stop: int, description: Description
+) -> Tensor:
+    if _keeps_codes(reader, pooling, description):
+        return torch.from_numpy(reader.codes(pooling, start, stop, description.width))
+    found = reader.vectors(pooling, start, stop, description.width)
+    return _cast(reader, found, pooling, start, description)
+
+
 def _residues(
     reader: Reader, pooling: str, index: int, expected: int, description: Description
 ) -> Tensor:
@@ -78,6 +126,8 @@ def _residues(
             f"{reader.path}: {reader.ids[index]} has {len(found):,} rows of {pooling} and "
             f"{expected:,} residues; make the file again"
         )
+    if _keeps_codes(reader, pooling, description):
+        return torch.from_numpy(reader.residue_codes(index, width))
     return _cast(reader, found, pooling, index, description)
 
 
@@ -95,4 +145,5 @@ def _cast(
             f"{reader.path}: NaN or infinity in the {pooling} vectors of "
             f"{reader.ids[start + place]} as {dtype_name(dtype)}; {remedy}"
         )
-    return rows
+    codec = description.codecs.get(pooling)
+    return rows if codec is None else torch.from_numpy(codec.encode(rows))

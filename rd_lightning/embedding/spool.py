@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data.store import read_at, write_at
 from ..errors import InputError, of_file
 from ..formats.base import ENERGY, PER_RESIDUE, Pooling
+from ..formats.codec import CodeKind, code_bytes
 from ..runtime.files import read_json, write_json
 from ..runtime.provenance import differences
 
@@ -208,9 +209,11 @@ def num_bytes(
     poolings: Sequence[str],
     *,
     energies: int = 0,
+    code: CodeKind | None = None,
 ) -> int:
-    """Of the vectors of so many sequences; arguments as of :class:`Spool`."""
-    residues, row = int(lengths.sum()), width * dtype.itemsize
+    """Of the vectors of so many sequences, or of their codes; arguments as of :class:`Spool`."""
+    residues = int(lengths.sum())
+    row = width * dtype.itemsize if code is None else code_bytes(code, width)
     sizes = {"residue": residues * row, ENERGY: residues * energies * torch.float32.itemsize}
     return sum(sizes.get(p, len(lengths) * row) for p in poolings)
 

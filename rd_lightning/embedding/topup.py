@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..families.execution import completed
 from ..formats.base import ENERGY, Pooling
+from ..formats.codec import Codec
 from ..formats.hdf5 import EmbeddingFile
 from ..head.head import RDHead
 from .dataset import EmbedData
@@ -21,8 +22,9 @@ class TopUp:
     """An HDF5 file of ours that gets the columns of a larger level.
 
     Poolings, dtype and the handling of long sequences are the file's. A float32 file's columns are
-    what the next block needs, so only the members that follow are run; from float16 and bfloat16
-    the new columns would inherit the rounding, so there all members are run.
+    what the next block needs, so only the members that follow are run; from float16, bfloat16 and
+    codes the new columns would inherit the rounding, so there all members are run. Codes of the
+    columns that are there keep their scales.
 
     Raises:
         InputError: the file is of another head, not of a whole level below ``level``, or holds
@@ -53,6 +55,12 @@ class TopUp:
             raise InputError(
                 f"{file.path} was made with another head; new columns would not go with the old"
             )
+
+    @property
+    def codecs(self) -> dict[str, Codec]:
+        """Of the file's columns, by pooling, where they are codes."""
+        found = {pooling: self.file.codec(pooling) for pooling in self.metadata["poolings"]}
+        return {pooling: codec for pooling, codec in found.items() if codec is not None}
 
     def check_sequences(self, data: EmbedData) -> None:
         """Raise InputError unless the FASTA file has the records of the embedding file."""

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import InputError, check_choice
 from .base import Description, Embedded, Writer
+from .codec import CodeKind
 from .opening import accession, open_vectors
 from .reader import Reader
 
@@ -83,8 +84,9 @@ def check_writer(
     layout: str | None,
     poolings: Sequence[str],
     dtype: torch.dtype,
+    code: CodeKind | None = None,
 ) -> None:
-    """Raise InputError unless a format holds such vectors."""
+    """Raise InputError unless a format holds such vectors, or codes of them."""
     name = format if layout is None else f"{format} in the layout {layout}"
     if wrong := [p for p in poolings if p not in writer.poolings]:
         raise InputError(
@@ -95,6 +97,10 @@ def check_writer(
         raise InputError(
             f"{name} holds one kind of vectors, not {' and '.join(poolings)}; make a file of each: "
             f"pooling={poolings[0]}"
+        )
+    if code is not None and not writer.codes:
+        raise InputError(
+            f"{name} holds no codes (dtype={code}); use out=emb.h5, out=emb.parquet or format=npy"
         )
     if dtype not in writer.dtypes:
         raise InputError(f"{name} has no bfloat16; use dtype=float16 or float32, or out=emb.h5")

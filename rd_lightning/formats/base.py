@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .codec import Codec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,16 +42,33 @@ class Description:
     """Columns of each level; the last level may be held in part."""
     width: int
     dtype: torch.dtype
+    """Of the vectors, where they are not codes; but of energies, which are float32."""
     num_records: int
     lengths: np.ndarray
     """(unique,) residues embedded of each distinct sequence."""
     metadata: Mapping[str, Any]
     """Head, family, weights, settings, versions, as JSON has them."""
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
+    """By pooling, of the vectors that are codes."""
 
     @property
     def num_energies(self) -> int:
         """Columns of "energy": the levels after the first."""
         return len(self.levels) - 1
+
+    def columns(self, pooling: str) -> int:
+        """Numbers that are stored a vector."""
+        if pooling == ENERGY:
+            return self.num_energies
+        codec = self.codecs.get(pooling)
+        return self.width if codec is None else codec.num_bytes()
+
+    def dtype_of(self, pooling: str) -> torch.dtype:
+        """Of these numbers."""
+        if pooling == ENERGY:
+            return torch.float32
+        codec = self.codecs.get(pooling)
+        return self.dtype if codec is None else getattr(torch, str(codec.dtype))
 
     @property
     def first_width(self) -> int:
@@ -88,7 +107,8 @@ class Embedded:
     """Id of the first record with this sequence; its own, if it is the first."""
     vectors: Mapping[str, Tensor]
     """By pooling: (width,), for "residue" (residues, width), for "energy" (residues, levels after
-    the first) in float32."""
+    the first) in float32. Codes as :class:`rd_lightning.Codec` gives them, in place of the width
+    its bytes."""
     sequence_hash: str | None = None
     """Biotrainer's, where the sequence is known and the format holds it."""
 
@@ -108,6 +128,8 @@ class Writer:
     needs_sequences = False
     """Whether it must be."""
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
+    codes = False
+    """Whether the format can hold codes, with the codecs of them."""
 
     @staticmethod
     def id_problem(id: str) -> str | None:

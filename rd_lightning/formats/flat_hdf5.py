@@ -21,7 +21,7 @@ class FlatHDF5Writer(HDF5Writer):
     """
 
     poolings = ("mean", "bos", "residue")
-    one_pooling = True
+    one_pooling, codes = True, False
     hashes_sequences = True
 
     def _open(self, stack: ExitStack) -> None:

@@ -25,6 +25,7 @@ from ..errors import InputError, reason
 from ..runtime.files import atomic_path, safe_name
 from ..runtime.precision import dtype_name
 from .base import ENERGY, METADATA, Description, Embedded, Writer
+from .codec import Codec
 from .kept_errors import KeptErrors
 
 GROUPS = {"mean": "per-protein", "bos": "bos", "residue": "per-residue", "energy": "energy"}
@@ -40,8 +41,11 @@ class HDF5Writer(Writer):
     """A new file. ``id``, ``length`` and ``digest`` in ``rd_lightning/index`` list the records in
     order.
 
-    Records of equal sequences are hard links to one dataset.
+    Records of equal sequences are hard links to one dataset. Of codes, the attributes ``codec``
+    (its kind), ``centre`` and ``scale`` of the group are the :class:`rd_lightning.Codec`.
     """
+
+    codes = True
 
     @staticmethod
     def id_problem(id: str) -> str | None:
@@ -61,6 +65,7 @@ class HDF5Writer(Writer):
     def _finish(self) -> None:
         self._index.flush()
         self._disk.check()
+        _write_codecs(self._file, self.description)
         _write_metadata(self._file, self.description)
 
     def write(self, record: Embedded) -> None:
@@ -71,8 +76,14 @@ class HDF5Writer(Writer):
             if first != name:
                 group[name] = group[first]
             else:
-                _create(group, name, vectors, self.description.first_width)
+                codec = self.description.codecs.get(pooling)
+                _create(group, name, vectors, _block(codec, self.description.first_width))
         self._disk.check()
+
+
+def _block(codec: Codec | None, width: int) -> int:
+    """Numbers that hold so many columns."""
+    return width if codec is None else codec.num_bytes(min(width, codec.width))
 
 
 def _create(group: h5py.Group, name: str, vectors: Tensor, block: int) -> None:
@@ -160,6 +171,19 @@ def limit_metadata_cache(file: Any) -> None:
     file.id.set_mdc_config(settings)
 
 
+def _write_codecs(file: Any, description: Description) -> None:
+    for pooling, codec in description.codecs.items():
+        about = {"codec": codec.kind, "centre": codec.centre, "scale": codec.scale}
+        file[GROUPS[pooling]].attrs.update(about)
+
+
+def read_codec(group: Any) -> Codec | None:
+    """Of the codes in a group (or file) of :class:`HDF5Writer`; None where it holds numbers."""
+    if "codec" not in group.attrs:
+        return None
+    return Codec(*(group.attrs[name] for name in ("codec", "centre", "scale")))
+
+
 def _write_metadata(file: h5py.File, description: Description) -> None:
     file.attrs[METADATA] = json.dumps(dict(description.metadata), sort_keys=True)
     file.attrs["model_name"] = model_name(description)  # which protspace asks for
@@ -226,7 +250,7 @@ class EmbeddingFile:
             return self._index["id"].asstr()[:].tolist()
 
     def vectors(self, pooling: str, id: str) -> Tensor:
-        """(width,) or (residues, width) float32 or float16.
+        """(width,) or (residues, width) float32 or float16; codes as they are stored.
 
         Raises:
             InputError: the file has no such pooling or record, or it is damaged there.
@@ -236,6 +260,11 @@ class EmbeddingFile:
             if place not in self._file:
                 raise InputError(f"{self.path}: no {pooling} vectors of {id}")
             return torch.from_numpy(self._file[place][:])
+
+    def codec(self, pooling: str) -> Codec | None:
+        """Of the codes of a pooling; None where they are numbers."""
+        with self._reading():
+            return read_codec(self._file[GROUPS[pooling]])
 
 
 _SAYS = {
@@ -271,6 +300,7 @@ class HDF5TopUp(Writer):
         self._disk, self._file = _open_file(stack, temporary, "r+")
 
     def _finish(self) -> None:
+        _write_codecs(self._file, self.description)
         _write_metadata(self._file, self.description)
 
     def write(self, record: Embedded) -> None:
@@ -278,6 +308,10 @@ class HDF5TopUp(Writer):
             return  # a link to a dataset that has its columns already
         for pooling, vectors in record.vectors.items():
             dataset = self._file[GROUPS[pooling]][safe_name(record.id)]
+            codec, added = self.description.codecs.get(pooling), _array(vectors)
+            if codec is not None:
+                added = codec.joined(dataset[:], added, self.old_width)
             dataset.resize(vectors.shape[-1], axis=dataset.ndim - 1)
-            dataset[..., self.old_width :] = _array(vectors[..., self.old_width :])
+            first = self.old_width if codec is None else codec.num_bytes(self.old_width) - 1
+            dataset[..., first:] = added[..., first:]
         self._disk.check()

@@ -10,7 +10,7 @@ import torch
 
 from ..runtime.files import atomic_path, write_json
 from ..runtime.precision import dtype_name
-from .base import ENERGY, PER_RESIDUE, Embedded, Writer
+from .base import PER_RESIDUE, Embedded, Writer
 
 NAMES = {
     "mean": "per-protein.npy",
@@ -18,7 +18,7 @@ NAMES = {
     "residue": "per-residue.npy",
     "energy": "energy.npy",
 }
-INDEX, METADATA_FILE = "index.tsv", "metadata.json"
+INDEX, METADATA_FILE, CODECS = "index.tsv", "metadata.json", "codecs.json"
 
 
 class NumPyWriter(Writer):
@@ -26,10 +26,12 @@ class NumPyWriter(Writer):
     ``first`` to ``first + residues`` of ``per-residue.npy`` and of ``energy.npy``, which has a
     float32 column for each level after the first.
 
+    Codes are int8 or uint8; ``codecs.json`` holds their :class:`rd_lightning.Codec` by pooling.
     ``index.tsv`` lists id, length, row, first and residues of every record, in order.
     """
 
     dtypes = (torch.float32, torch.float16)
+    codes = True
 
     @staticmethod
     def id_problem(id: str) -> str | None:
@@ -46,13 +48,13 @@ class NumPyWriter(Writer):
             path = stack.enter_context(atomic_path(self.path / NAMES[pooling]))
             file = self._files[pooling] = stack.enter_context(open(path, "wb"))  # noqa: SIM115
             about = self.description
-            of_energy = pooling == ENERGY
             rows = int(self._first[-1]) if pooling in PER_RESIDUE else len(lengths)
-            dtype = torch.float32 if of_energy else about.dtype
             header = {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype_name(dtype))),
+                "descr": np.lib.format.dtype_to_descr(
+                    np.dtype(dtype_name(about.dtype_of(pooling)))
+                ),
                 "fortran_order": False,
-                "shape": (rows, about.num_energies if of_energy else about.width),
+                "shape": (rows, about.columns(pooling)),
             }
             np.lib.format.write_array_header_1_0(file, header)
         path = stack.enter_context(atomic_path(self.path / INDEX))
@@ -61,6 +63,8 @@ class NumPyWriter(Writer):
 
     def _write_metadata(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
+            if codecs := self.description.codecs:
+                write_json(self.path / CODECS, {p: codec.to_dict() for p, codec in codecs.items()})
             write_json(self.path / METADATA_FILE, dict(self.description.metadata))
 
     def write(self, record: Embedded) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import InputError
 from ..runtime.files import atomic_path
+from ..runtime.precision import dtype_name
 from .base import METADATA, Description, Embedded, Writer
 
 try:
@@ -19,31 +20,38 @@ try:
 except ImportError as error:
     raise InputError("Parquet needs pyarrow: pip install 'rd-lightning[parquet]'") from error
 
+CODECS = f"{METADATA}_codecs"
+"""Key of the codecs, JSON by pooling."""
 _ROWS_PER_GROUP = 1024
 
 
 class ParquetWriter(Writer):
     """Columns ``id``, ``length`` and one list column a pooling; metadata under the schema's key
-    ``rd_lightning``."""
+    ``rd_lightning``. Codes are lists of int8 or uint8, their :class:`rd_lightning.Codec` by pooling
+    is JSON under the key ``rd_lightning_codecs``."""
 
     poolings = ("mean", "bos")
     dtypes = (torch.float32, torch.float16)
+    codes = True
 
     def _open(self, stack: ExitStack) -> None:
-        number = pa.float16() if self.description.dtype == torch.float16 else pa.float32()
+        about = self.description
         fields = [("id", pa.string()), ("length", pa.int32())]
-        for pooling in self.description.poolings:
+        for pooling in about.poolings:
+            number = pa.from_numpy_dtype(dtype_name(about.dtype_of(pooling)))
             columns = self._columns(pooling)
             fields += [(name, pa.list_(number, stop - start)) for name, start, stop in columns]
-        metadata = json.dumps(dict(self.description.metadata), sort_keys=True)
-        self._schema = pa.schema(fields, metadata={METADATA: metadata})
+        metadata = {METADATA: json.dumps(dict(about.metadata), sort_keys=True)}
+        if about.codecs:
+            metadata[CODECS] = json.dumps({p: codec.to_dict() for p, codec in about.codecs.items()})
+        self._schema = pa.schema(fields, metadata=metadata)
         temporary = stack.enter_context(atomic_path(self.path))
         self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
         self._rows: list[Embedded] = []
 
     def _columns(self, pooling: str) -> list[tuple[str, int, int]]:
         """Names of the list columns of a pooling, and which numbers of a vector are in each."""
-        return [(pooling, 0, self.description.width)]
+        return [(pooling, 0, self.description.columns(pooling))]
 
     def _finish(self) -> None:
         self._flush()
@@ -73,6 +81,8 @@ class ParquetWriter(Writer):
 class LevelsParquetWriter(ParquetWriter):
     """As :class:`ParquetWriter`, with one list column for what each level adds, ``mean_8M``,
     ``mean_35M``: a prefix is read from its own columns alone."""
+
+    codes = False
 
     def _columns(self, pooling: str) -> list[tuple[str, int, int]]:
         names = level_columns(pooling, self.description.levels)

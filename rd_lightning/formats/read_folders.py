@@ -15,8 +15,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..runtime.files import read_json
 from .base import ENERGY, PER_RESIDUE, POOLINGS
+from .codec import Codec
 from .fair_esm import KEYS, MAX_NAME, METADATA_FILE
-from .npy import INDEX, NAMES
+from .npy import CODECS, INDEX, NAMES
 from .reader import Reader, check_ids, check_numbers, reading
 
 
@@ -60,7 +61,10 @@ class NumPyReader(Reader):
         self.width = int(self.metadata["width"])
         if not self.poolings:
             raise InputError(f"{path}: none of {', '.join(NAMES.values())}; {advice}")
-        kinds = [a.dtype for p, a in self._arrays.items() if p != ENERGY]
+        if (path / CODECS).is_file():
+            found = read_json(path / CODECS, advice)
+            self._take_codecs({p: Codec.from_dict(about) for p, about in found.items()})
+        kinds = [a.dtype for p, a in self._arrays.items() if p not in (ENERGY, *self.codecs)]
         self.dtype = kinds[0] if kinds else np.dtype(np.float32)
 
     def _read_lengths(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..runtime.files import safe_name
 from .base import ENERGY, PER_RESIDUE
 from .flat_hdf5 import ORIGINAL_ID, SEQUENCE_HASH
-from .hdf5 import GROUPS, METADATA, index_of, limit_metadata_cache
+from .hdf5 import GROUPS, METADATA, index_of, limit_metadata_cache, read_codec
 from .reader import Reader, check_ids, check_numbers, reading
 
 _HASH = re.compile("[0-9a-f]{64}")
@@ -61,7 +61,12 @@ class _DatasetReader(Reader):
         rows = pooling in PER_RESIDUE
         if not isinstance(found, h5py.Dataset) or found.ndim != 1 + (rows or self._one_row):
             self._refuse_shape(found, index, rows)
-        if pooling != ENERGY and found.shape[-1] != self.width:
+        if codec := self.codecs.get(pooling):
+            if (found.dtype, found.shape[-1]) != (codec.dtype, codec.num_bytes()):
+                raise ValueError(
+                    f"{found.shape[-1]} {found.dtype} of {self.ids[index]} are no code"
+                )
+        elif pooling != ENERGY and found.shape[-1] != self.width:
             self._check_width(found.shape[-1], index)
         return found
 
@@ -73,7 +78,7 @@ class _DatasetReader(Reader):
         )
 
     def _vectors(self, pooling: str, start: int, stop: int, width: int) -> np.ndarray:
-        out = np.empty((stop - start, width), self.dtype)
+        out = np.empty((stop - start, width), self._stored_dtype(pooling))
         for row, index in enumerate(range(start, stop)):
             out[row] = self._dataset(pooling, index)[..., :width]
         return out
@@ -81,12 +86,13 @@ class _DatasetReader(Reader):
     def _residues(self, index: int, width: int, pooling: str) -> np.ndarray:
         dataset = self._dataset(pooling, index)
         found = dataset[:] if pooling == ENERGY else dataset[:, :width]
-        return found.astype(np.float32 if pooling == ENERGY else self.dtype, copy=False)
+        dtype = np.float32 if pooling == ENERGY else self._stored_dtype(pooling)
+        return found.astype(dtype, copy=False)
 
     def _take_shape(self) -> None:
         """Width and dtype, of the first record."""
         for pooling, group in self._groups.items():
-            if pooling == ENERGY:
+            if pooling == ENERGY or pooling in self.codecs:
                 continue
             dataset = group[self._name(0)]
             if not isinstance(dataset, h5py.Dataset) or not dataset.ndim:
@@ -116,6 +122,8 @@ class HDF5Reader(_DatasetReader):
         self.width, self.dtype = int(metadata["width"]), np.dtype(np.float32)
         self.levels = tuple(map(str, metadata["levels"]))
         self.dims = tuple(map(int, metadata["dims"]))
+        codecs = {pooling: read_codec(group) for pooling, group in self._groups.items()}
+        self._take_codecs({p: codec for p, codec in codecs.items() if codec is not None})
         self._take_shape()
 
     def _name(self, index: int) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .parquet import METADATA, level_columns, pa, pq
+from .codec import Codec
+from .parquet import CODECS, METADATA, level_columns, pa, pq
 from .reader import Reader, check_ids, check_numbers, reading
 
 
@@ -35,14 +36,16 @@ class ParquetReader(Reader):
         self.metadata = json.loads(said) if said else {}
         if self.metadata:
             self._id, self._parts = "id", self._our_columns(schema.names)
+            self.poolings = tuple(self._parts)
             self.kind = "Parquet of rd-embed"
             self.levels = tuple(map(str, self.metadata["levels"]))
             self.dims = tuple(map(int, self.metadata["dims"]))
+            self.width = int(self.metadata["width"])
+            self._open_codecs(schema)
         else:
             self._id, vectors = _candidates(path, schema, columns)
-            self._parts = {"mean": [vectors]}
+            self._parts, self.poolings = {"mean": [vectors]}, ("mean",)
             self.kind = f"Parquet, columns {self._id} and {vectors}"
-        self.poolings = tuple(self._parts)
         self._has_length = bool(self.metadata) and "length" in schema.names
         table = self._file.read([self._id])[self._id]
         if table.null_count:
@@ -54,10 +57,20 @@ class ParquetReader(Reader):
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
         self._held: tuple[Any, ...] = ()
         first = next(iter(self._parts.values()))
+        self._widths = {name: self._width_of(name) for name in first}
+        if self.codecs:
+            self.dtype = np.dtype(np.float32)
+            return
         numbers = {schema.field(name).type.value_type.to_pandas_dtype() for name in first}
         self.dtype = check_numbers(path, np.dtype(numbers.pop()), first[0])
-        self._widths = {name: self._width_of(name) for name in first}
         self.width = sum(self._widths.values())
+
+    def _open_codecs(self, schema: Any) -> None:
+        found = json.loads(schema.metadata.get(CODECS.encode(), b"{}"))
+        self._take_codecs({p: Codec.from_dict(about) for p, about in found.items()})
+        for pooling, codec in self.codecs.items():
+            if schema.field(pooling).type.value_type != pa.from_numpy_dtype(codec.dtype):
+                raise ValueError(f"{schema.field(pooling).type} of {pooling} are no codes")
 
     def _our_columns(self, names: Sequence[str]) -> dict[str, list[str]]:
         found = {}
@@ -82,7 +95,7 @@ class ParquetReader(Reader):
         return self._file.read(["length"])["length"].to_numpy() if self._has_length else None
 
     def _vectors(self, pooling: str, start: int, stop: int, width: int) -> np.ndarray:
-        out = np.empty((stop - start, width), self.dtype)
+        out = np.empty((stop - start, width), self._stored_dtype(pooling))
         names, needed = [], 0
         for name, of_first in zip(self._parts[pooling], self._widths.values(), strict=True):
             if needed < width:

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, reason, whole_number
 from .base import ENERGY, PER_RESIDUE
+from .codec import Codec
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,8 +24,8 @@ class Reader:
     """Vectors of a file or folder, read a block at a time; closed by ``with`` or :meth:`close`.
 
     A kind of file sets the attributes when it is opened and implements :meth:`_read_lengths`,
-    :meth:`_vectors` and :meth:`_residues`, which are given checked arguments and leave errors of a
-    library about a damaged file to their callers here.
+    :meth:`_vectors` and :meth:`_residues`, which are given checked arguments, of codes the number
+    of bytes as the width, and leave errors of a library about a damaged file to their callers here.
 
     Attributes:
         path: of the file or folder.
@@ -38,6 +40,8 @@ class Reader:
             say. The last level may be held in part: its width may be above :attr:`width`.
         metadata: what rd-embed wrote of the head, the weights and the settings; {} of other tools'
             files.
+        codecs: by pooling, of vectors that are stored as codes, which :meth:`vectors` and
+            :meth:`residues` decode and :meth:`codes` and :meth:`residue_codes` give as they are.
     """
 
     path: Path
@@ -49,6 +53,7 @@ class Reader:
     levels: tuple[str, ...] = ()
     dims: tuple[int, ...] = ()
     metadata: Mapping[str, Any]
+    codecs: Mapping[str, Codec] = MappingProxyType({})
 
     @cached_property
     def lengths(self) -> np.ndarray | None:
@@ -82,17 +87,37 @@ class Reader:
             InputError: the file holds no such vectors, a record lacks them or has another number
                 of columns, or it is damaged there.
         """
+        found, columns = self._stored_vectors(pooling, start, stop, width)
+        codec = self.codecs.get(pooling)
+        return found if codec is None else codec.decode(found, columns)
+
+    def codes(self, pooling: str, start: int, stop: int, width: int | None = None) -> np.ndarray:
+        """(stop - start, bytes) int8 or uint8 codes of the first ``width`` columns of consecutive
+        records, of the codec ``codecs[pooling].truncate(width)``.
+
+        Raises:
+            InputError: as of :meth:`vectors`, or the vectors are not codes.
+        """
+        codec = self._codec(pooling)
+        found, columns = self._stored_vectors(pooling, start, stop, width)
+        return codec.prefix(found, columns)
+
+    def _stored_vectors(
+        self, pooling: str, start: int, stop: int, width: int | None
+    ) -> tuple[np.ndarray, int]:
+        """As stored, and the number of columns."""
         self._check_holds(pooling)
         if pooling in PER_RESIDUE:
             raise InputError(f"{self.path}: {pooling} has a row a residue; use residues()")
         if not 0 <= start <= stop <= len(self.ids):
             raise IndexError(f"records {start} to {stop} of {len(self.ids)}")
         columns = self._columns(width)
+        numbers = self._numbers_of(pooling, columns)
         with reading(self.path):
-            found = self._vectors(pooling, start, stop, columns)
-            if found.shape != (stop - start, columns):
+            found = self._vectors(pooling, start, stop, numbers)
+            if found.shape != (stop - start, numbers):
                 raise ValueError(f"shape {found.shape} of {stop - start} records")
-        return found
+        return found, columns
 
     def residues(
         self, index: int, width: int | None = None, *, pooling: str = "residue"
@@ -103,6 +128,21 @@ class Reader:
         Raises:
             InputError: as of :meth:`vectors`.
         """
+        found, columns = self._stored_residues(index, width, pooling)
+        codec = self.codecs.get(pooling)
+        return found if codec is None else codec.decode(found, columns)
+
+    def residue_codes(self, index: int, width: int | None = None) -> np.ndarray:
+        """(residues, bytes) int8 or uint8 codes of the first ``width`` columns of one record; see
+        :meth:`codes`."""
+        codec = self._codec("residue")
+        found, columns = self._stored_residues(index, width, "residue")
+        return codec.prefix(found, columns)
+
+    def _stored_residues(
+        self, index: int, width: int | None, pooling: str
+    ) -> tuple[np.ndarray, int]:
+        """As stored, and the number of columns."""
         self._check_holds(pooling)
         if pooling not in PER_RESIDUE:
             raise InputError(f"{self.path}: {pooling} has a row a record; use vectors()")
@@ -111,11 +151,35 @@ class Reader:
         if not 0 <= index < len(self.ids):
             raise IndexError(f"record {index} of {len(self.ids)}")
         columns = self._columns(width)
+        numbers = self._numbers_of(pooling, columns)
         with reading(self.path):
-            found = self._residues(index, columns, pooling)
-            if found.ndim != 2 or (pooling != ENERGY and found.shape[1] != columns):
+            found = self._residues(index, numbers, pooling)
+            if found.ndim != 2 or (pooling != ENERGY and found.shape[1] != numbers):
                 raise ValueError(f"shape {found.shape} of {self.ids[index]}")
-        return found
+        return found, columns
+
+    def _take_codecs(self, found: Mapping[str, Codec]) -> None:
+        """Of a file that says its width."""
+        for pooling, codec in found.items():
+            if codec.width != self.width or pooling not in self.poolings:
+                raise ValueError(f"scales of {codec.width} columns for {pooling}")
+        self.codecs = found
+
+    def _codec(self, pooling: str) -> Codec:
+        if pooling not in self.codecs:
+            self._check_holds(pooling)
+            raise InputError(f"{self.path}: its {pooling} vectors are not codes; use vectors()")
+        return self.codecs[pooling]
+
+    def _numbers_of(self, pooling: str, columns: int) -> int:
+        """How many numbers, or bytes of a code, hold the first columns."""
+        codec = self.codecs.get(pooling)
+        return columns if codec is None else codec.num_bytes(columns)
+
+    def _stored_dtype(self, pooling: str) -> np.dtype:
+        """Of these."""
+        codec = self.codecs.get(pooling)
+        return self.dtype if codec is None else codec.dtype
 
     def sequence_hash(self, index: int) -> str | None:
         """Of the sequence of a record, as :func:`rd_lightning.formats.base.sequence_hash` makes it;
