@@ -22,6 +22,7 @@ from ..formats import (
     writer_for,
 )
 from ..formats.base import ENERGY, PER_RESIDUE, Pooling
+from ..formats.codec import CODE_KINDS
 from ..formats.members import EXAMPLE, Matched, MemberReaders, member_files
 from ..head.head import RDHead, reach
 from ..runtime.owner import owned_file
@@ -67,12 +68,20 @@ class FilesJob:
         self.out = Path(options.out)
         self.format = format_of(self.out, options.format)
         self.poolings = self._poolings(options)
-        check_choice("dtype", options.dtype, tuple(DTYPES))
-        self.dtype = DTYPES[options.dtype]
+        self.dtype = self._dtype(options)
         self.layout = layout_of(self.format, options.layout)
         self.writer = writer_for(self.format, self.layout)
         check_writer(self.writer, self.format, self.layout, self.poolings, self.dtype)
         self.files = self._members(embeddings)
+
+    def _dtype(self, options: EmbedOptions) -> torch.dtype:
+        check_choice("dtype", options.dtype, tuple(DTYPES))
+        if options.dtype in CODE_KINDS or options.scales is not None:
+            raise InputError(
+                "embeddings: codes are made of a whole file; write float32 first, then "
+                f"rd-embed from={self.out} out=codes.h5 dtype=int8"
+            )
+        return DTYPES[options.dtype]
 
     def _poolings(self, options: EmbedOptions) -> tuple[Pooling, ...]:
         poolings = check_poolings(options.pooling)
