@@ -46,7 +46,9 @@ class ParquetWriter(Writer):
             metadata[CODECS] = json.dumps({p: codec.to_dict() for p, codec in about.codecs.items()})
         self._schema = pa.schema(fields, metadata=metadata)
         temporary = stack.enter_context(atomic_path(self.path))
-        self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
+        # Ids and numbers hardly repeat: no dictionaries. See docs/interoperability.md for zstd.
+        options = {"compression": "zstd", "use_dictionary": False}
+        self._file = stack.enter_context(pq.ParquetWriter(temporary, self._schema, **options))
         self._rows: list[Embedded] = []
 
     def _columns(self, pooling: str) -> list[tuple[str, int, int]]:
