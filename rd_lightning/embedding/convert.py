@@ -128,10 +128,10 @@ class Conversion:
 
     def _code(self) -> CodeKind | None:
         """As given; otherwise the source's where the format holds codes."""
-        kind = self.options.dtype
-        if kind is None and self.writer.codes:
-            kind = self.reader.metadata.get("dtype")
-        return next((code for code in CODE_KINDS if code == kind), None)
+        if self.options.dtype is not None:
+            return next((code for code in CODE_KINDS if code == self.options.dtype), None)
+        kinds = [codec.kind for codec in self.reader.codecs.values() if self.writer.codes]
+        return next(iter(kinds), None)
 
     @property
     def dtype_name(self) -> str:

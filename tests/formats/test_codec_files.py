@@ -52,7 +52,8 @@ def write_codes(
     poolings = poolings_of(name)
     found = records(torch.float32, poolings, width)
     codecs = codecs_of(kind, found)
-    about = replace(description(torch.float32, poolings, width), codecs=codecs)
+    about = description(torch.float32, poolings, width)
+    about = replace(about, codecs=codecs, metadata={**about.metadata, "dtype": kind})
     with writer_for(name)(path, about) as writer:
         for record in found:
             writer.write(coded(record, codecs))
