@@ -129,13 +129,13 @@ def _todo(
     from .display.skipped import write_skipped
     from .embedding.preflight import memory_fact
     from .fitting.checkpoint import check_resumed
-    from .fitting.output import check_same_options, is_complete
+    from .fitting.output import check_same_options, is_complete, resumed_state
     from .fitting.preflight import check_rooms, preflight_facts
     from .fitting.weights import fit_placement
 
     console = plain_console()
     complete = is_complete(folder, config.resume, is_part=data.part_of > 1)
-    earlier = _resumed(config.resume, folder)
+    earlier = resumed_state(config.resume, folder)
     if earlier is not None:
         module.resume_from, data.batches_done = earlier, earlier.parts[0].batches_done
     device = trainer.strategy.root_device
@@ -307,19 +307,6 @@ def _more_preflight(
         print_table(console, "Residues by letter", ("letter", "residues", "share"), rows)
     console.print(f"expected time: {expected_time(module, data, trainer)}")
     console.print(f"lengths: {save_lengths_picture(data, folder)}", soft_wrap=True)
-
-
-def _resumed(resume: str | None, folder: Path) -> FitState | None:
-    from .fitting.output import resumable
-    from .fitting.state import FitState
-
-    path = resumable(folder) if resume == "auto" else None if resume is None else Path(resume)
-    if path is None:
-        return None
-    state = FitState.load(path)
-    if len(state.parts) != 1:
-        raise InputError(f"{path}: not the state of one run; nothing can resume from it")
-    return state
 
 
 def _solve_only(module: RDModule, data: PlannedDataModule, state: FitState) -> None:

@@ -67,6 +67,21 @@ def resumable(folder: Path) -> Path | None:
     return next((p for p in (folder / CHECKPOINT, folder / MOMENTS) if p.exists()), None)
 
 
+def resumed_state(resume: str | None, folder: Path) -> FitState | None:
+    """The state that ``resume`` names, "auto" or a path; None where there is none to resume from.
+
+    Raises:
+        InputError: it is no state, or that of several runs.
+    """
+    path = resumable(folder) if resume == "auto" else None if resume is None else Path(resume)
+    if path is None:
+        return None
+    state = FitState.load(path)
+    if len(state.parts) != 1:
+        raise InputError(f"{path}: not the state of one run; nothing can resume from it")
+    return state
+
+
 def check_same_options(folder: Path, options: Mapping[str, Any]) -> None:
     """Raise InputError if the head of the folder was solved with other options."""
     if not is_pretrained(folder / HEAD):
