@@ -86,7 +86,8 @@ def check_codes(folder, out: str) -> None:
 def test_the_codes_are_those_of_the_float32_vectors(folder, kind):
     check_codes(folder, f"{kind}.h5")
     said = " ".join((folder / f"{kind}.txt").read_text().split())
-    assert f"format hdf5, mean and bos and residue, {kind} scales of these vectors disk" in said
+    form = f"hdf5 (layout uniprot), mean and bos and residue, {kind}"
+    assert f"format {form} scales of these vectors disk" in said
     assert "(float32 until the end, then codes)" in said
     assert "scales of mean: 100%, 37 of 37 sequences" in said
 

@@ -82,7 +82,8 @@ class Conversion:
         self.levels, self.dims = reader.levels[:num_levels], reader.dims[:num_levels]
         self.poolings = self._poolings()
         self.writer = writer_for(self.format, self.layout)
-        self.code, self.dtype = self._code(), self._dtype()
+        self.code: CodeKind | None = self._code()
+        self.dtype = self._dtype()
         about = (self.poolings, self.dtype, self.code)
         check_writer(self.writer, self.format, self.layout, *about)
         self._check_ids()
@@ -130,7 +131,9 @@ class Conversion:
         """As given; otherwise the source's where the format holds codes."""
         if self.options.dtype is not None:
             return next((code for code in CODE_KINDS if code == self.options.dtype), None)
-        kinds = [codec.kind for codec in self.reader.codecs.values() if self.writer.codes]
+        kinds: list[CodeKind] = [
+            codec.kind for codec in self.reader.codecs.values() if self.writer.codes
+        ]
         return next(iter(kinds), None)
 
     @property
