@@ -7,7 +7,14 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from .cli.command import is_main_process, plain, quiet_libraries, run_command
+from .cli.command import (
+    given_keys,
+    is_given,
+    is_main_process,
+    plain,
+    quiet_libraries,
+    run_command,
+)
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +41,10 @@ def embed(config: DictConfig) -> None:
     from .runtime.owner import owned_file
     from .runtime.precision import faster_precision
 
+    if config["from"] is not None:
+        return _convert(plain_console(), config)
+    if config.columns is not None:
+        raise InputError("columns is of another tool's file, which from= names")
     console, part = plain_console(), _part(config.assemble)
     job = EmbedJob(_options(config), part)
     if part is not None:
@@ -102,6 +113,42 @@ def _assemble_alone(console: Console, job: EmbedJob, *, preflight: bool) -> None
         list_skipped(job)
     _say_what_was_done(console, job)
     _say_where(console, job)
+
+
+_OF_CONVERSIONS = ("from", "columns", "out", "format", "layout", "level", "width", "pooling")
+
+
+def _convert(console: Console, config: DictConfig) -> None:
+    """From an embedding file to another: no model is loaded."""
+    from .display.console import print_facts
+    from .embedding.convert import ConvertOptions, convert
+    from .runtime.owner import owned_file
+
+    settings = plain(config)
+    known = {*_OF_CONVERSIONS, "dtype", "preflight"}
+    if other := [key for key in given_keys() if key.split(".")[0] not in known]:
+        raise InputError(
+            f"{other[0]} has no meaning with from=, which converts an embedding file; it takes "
+            f"{', '.join(sorted(known))}"
+        )
+    if not is_main_process():
+        raise InputError("from= is one process; start it once: srun --ntasks=1")
+    # Where they are not given, those of the source.
+    chosen = {key: settings[key] if is_given(key) else None for key in ("pooling", "dtype")}
+    names = [key for key in _OF_CONVERSIONS if key not in ("from", "pooling")]
+    options = ConvertOptions(
+        source=settings["from"], **{key: settings[key] for key in names}, **chosen
+    )
+    conversion = convert(options)
+    with conversion.reader, ExitStack() as stack:
+        if not config.preflight:
+            stack.enter_context(owned_file(conversion.target))
+        print_facts(console, conversion.facts())
+        if config.preflight:
+            return
+        conversion.run()
+    console.print(f"{conversion.description.num_records:,} records written")
+    console.print(f"embeddings: {conversion.target}", soft_wrap=True)
 
 
 def _part(assemble: object) -> OutputPart | None:

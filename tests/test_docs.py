@@ -124,9 +124,8 @@ def run_commands(page: Path, patch: pytest.MonkeyPatch, *, fast: bool) -> int:
     made, done = set(), 0
     for name, *words in command_lines(page):
         settings = dict(word.split("=", 1) for word in words if "=" in word)
-        needed = {
-            settings[k].split("/")[0] for k in ("head", "fit", "topup", "index") if k in settings
-        }
+        sources = ("head", "fit", "topup", "from", "index")
+        needed = {settings[k].split("/")[0] for k in sources if k in settings}
         if any(ELSEWHERE.search(word) for word in words) or not needed <= made:
             continue
         if fast and name == "rd-evaluate":

@@ -211,10 +211,15 @@ def output_folder(config: DictConfig, *, alone: bool = False) -> Iterator[Path]:
 
 def is_given(key: str) -> bool:
     """Whether the command line has that setting."""
+    return key in given_keys()
+
+
+def given_keys() -> list[str]:
+    """The settings that the command line has, in its order."""
     from hydra.core.hydra_config import HydraConfig
 
     given = HydraConfig.get().overrides.task
-    return any(override.lstrip("+").split("=")[0] == key for override in given)
+    return [override.lstrip("+~").split("=")[0] for override in given]
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ..errors import InputError
 PATHS: dict[str, tuple[str, ...]] = {
     "fit": ("out", "data.fasta", "data.store", "data.claim", "family.weights", "resume"),
     "merge": ("out", "states"),
-    "embed": ("out", "fasta", "store", "head", "topup", "family.weights"),
+    "embed": ("out", "from", "fasta", "store", "head", "topup", "family.weights"),
     "search": ("out", "index", "query", "build", "head", "family.weights"),
     "evaluate": (
         "out",

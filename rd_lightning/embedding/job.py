@@ -18,7 +18,7 @@ from ..errors import InputError, check_choice
 from ..families.execution import FORMER, Execution, recorded
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
-from ..formats import Description, Writer, format_of, writer_for
+from ..formats import Description, Writer, check_writer, format_of, layout_of, writer_for
 from ..head.family import family_of, members_of
 from ..head.head import RDHead, reach
 from ..runtime.precision import dtype_name
@@ -45,6 +45,7 @@ class EmbedOptions:
     fasta: str | None = None
     out: str | None = None
     format: str | None = None
+    layout: str | None = None
     level: str | None = None
     width: int | None = None
     pooling: str | Sequence[str] = "mean"
@@ -90,6 +91,7 @@ class EmbedJob:
             raise InputError("a file that is topped up is written as one: assemble=only")
         self.target = self.part.path(self.out)
         self.format = format_of(self.out, options.format)
+        self.layout = layout_of(self.format, options.layout)
         made = self.topup.metadata if self.topup else {}
         self.poolings = check_poolings(made.get("poolings", options.pooling))
         check_energy(self.poolings, self.levels)
@@ -115,18 +117,12 @@ class EmbedJob:
         return TopUp(EmbeddingFile(self.options.topup), self.head, self.num_members)
 
     def _check_format(self) -> type[Writer]:
-        if self.topup and self.format != "hdf5":
-            raise InputError(f"out={self.out}: only HDF5 files can be topped up")
-        writer = writer_for(self.format)
-        if wrong := [p for p in self.poolings if p not in writer.poolings]:
+        if self.topup and (self.format, self.layout) != ("hdf5", "uniprot"):
             raise InputError(
-                f"{self.format} holds {' and '.join(writer.poolings)} vectors, not {wrong[0]}; "
-                "use out=emb.h5, format=npy or format=pt"
+                f"out={self.out}: only HDF5 files of the layout uniprot can be topped up"
             )
-        if self.dtype not in writer.dtypes:
-            raise InputError(
-                f"{self.format} has no bfloat16; use dtype=float16 or float32, or out=emb.h5"
-            )
+        writer = writer_for(self.format, self.layout)
+        check_writer(writer, self.format, self.layout, self.poolings, self.dtype)
         return writer
 
     def refuse_used(self) -> None:
@@ -295,11 +291,12 @@ class EmbedJob:
 
     def writer(self, metadata: Mapping[str, Any]) -> Writer:
         """Of the output, in its format."""
-        description = self.description(metadata)
+        said = {"layout": self.layout} if self.layout is not None else {}
+        description = self.description({**metadata, **said})
         if self.topup:
             from ..formats.hdf5 import HDF5TopUp
 
             return HDF5TopUp(
                 self.target, description, old=self.topup.file.path, old_width=self.topup.width
             )
-        return writer_for(self.format)(self.target, description)
+        return writer_for(self.format, self.layout)(self.target, description)

@@ -12,7 +12,8 @@ from ..data.scan import SKIPPED
 from ..display.console import residue_progress
 from ..display.skipped import write_skipped
 from ..errors import InputError
-from ..formats import Embedded
+from ..formats import Embedded, writer_for
+from ..formats.base import sequence_hash
 from .job import EmbedJob
 from .recorder import Recorder
 from .spool import Spool
@@ -70,6 +71,7 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
     lengths, digests = store.column("length"), store.column("digest")
     numbers = records.numbers
     kinds = data.unique.of[numbers.start : numbers.stop].tolist()
+    hashes = writer_for(job.format, job.layout).hashes_sequences
     with job.writer(metadata) as writer, residue_progress() as progress:
         writing = progress.add_task("writing", total=len(kinds), unit="records")
         for done, (i, kind) in enumerate(zip(numbers, kinds, strict=True)):
@@ -84,6 +86,7 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
                     int(digests[i]),
                     store.id(int(records.first[unique])),
                     {p: spool.read(p, kind) for p in job.poolings},
+                    sequence_hash(store.sequence(i)) if hashes else None,
                 )
                 writer.write(record)
         progress.update(writing, completed=len(kinds))

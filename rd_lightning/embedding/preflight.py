@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
 from ..display.room import check_room
+from ..errors import InputError
 from ..families.download import said_of_source
 from ..families.family import chain_text
 from ..families.placement import Offload, Placement, place, remedies
-from ..formats import Description
+from ..formats import Description, writer_for
+from ..formats.text import BYTES_PER_NUMBER as CSV_BYTES_PER_NUMBER
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
 from .spool import num_bytes
@@ -18,7 +20,14 @@ from .spool import num_bytes
 if TYPE_CHECKING:
     from .job import EmbedJob
 
-_BYTES_PER_RECORD = {"hdf5": 2000, "pt": 4096, "parquet": 200, "npy": 100}
+BYTES_PER_RECORD = {
+    "hdf5": 2000,
+    "pt": 4096,
+    "parquet": 200,
+    "npy": 100,
+    "h5ad": 200,
+    "csv": 200,
+}
 
 
 def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) -> list[Fact]:
@@ -30,11 +39,15 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
     """
     if job.topup:
         job.topup.check_sequences(job.data)
-    needed = disk_needed(job.data, job.description(), job.format)
+    description = job.description()
+    if problem := writer_for(job.format, job.layout).problem(description):
+        raise InputError(f"out={job.target}: {problem}")
+    needed = disk_needed(job.data, description, job.format)
     there = sum(f.stat().st_blocks * 512 for f in job.spool_folder.glob("*"))
     free = check_disk(job.out, needed, there // job.part.of)
     levels = chain_text(job.levels, job.head.dims[: job.num_members])
-    output = f"{job.format}, {' and '.join(job.poolings)}, {dtype_name(job.dtype)}"
+    layout = "" if job.layout is None else f" (layout {job.layout})"
+    output = f"{job.format}{layout}, {' and '.join(job.poolings)}, {dtype_name(job.dtype)}"
     if job.topup:
         output += f"; columns {job.topup.width + 1} to {job.width} are added"
     weights = job.options.family.get("weights")
@@ -64,7 +77,9 @@ def disk_needed(data: EmbedData, description: Description, format: str) -> int:
     )
     final = vectors * (description.num_records / max(1, len(description.lengths)))
     shared = format in ("hdf5", "npy")  # there, equal sequences share their vectors
-    overhead = _BYTES_PER_RECORD[format] * description.num_records * len(description.poolings)
+    if format == "csv":
+        final *= CSV_BYTES_PER_NUMBER / description.dtype.itemsize
+    overhead = BYTES_PER_RECORD[format] * description.num_records * len(description.poolings)
     return int(vectors + (vectors if shared else final) + overhead)
 
 

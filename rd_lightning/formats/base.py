@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Description:
     poolings: tuple[str, ...]
     """Of "mean", "bos", "residue", "energy"."""
     levels: tuple[str, ...]
-    """Names of the levels held, smallest first."""
+    """Names of the levels held, smallest first; () of another tool's vectors."""
     dims: tuple[int, ...]
     """Columns of each level; the last level may be held in part."""
     width: int
@@ -50,8 +51,22 @@ class Description:
         """Columns of "energy": the levels after the first."""
         return len(self.levels) - 1
 
+    @property
+    def first_width(self) -> int:
+        """Columns of the first level, or all: what the shortest prefix in use takes."""
+        return min(self.dims[0], self.width) if self.dims else self.width
+
+    @property
+    def added(self) -> list[int]:
+        """Columns that each level adds, of the last those held."""
+        ends = [min(d, self.width) for d in self.dims]
+        return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
     def prefixes(self, vectors: Tensor) -> dict[str, Tensor]:
-        """Every level as a view of the columns (..., width)."""
+        """Every level as a view of the columns (..., width); all columns as ``all`` where no level
+        has a name."""
+        if not self.levels:
+            return {"all": vectors}
         return {
             name: vectors[..., : min(d, self.width)]
             for name, d in zip(self.levels, self.dims, strict=True)
@@ -74,6 +89,8 @@ class Embedded:
     vectors: Mapping[str, Tensor]
     """By pooling: (width,), for "residue" (residues, width), for "energy" (residues, levels after
     the first) in float32."""
+    sequence_hash: str | None = None
+    """Biotrainer's, where the sequence is known and the format holds it."""
 
 
 class Writer:
@@ -84,11 +101,21 @@ class Writer:
 
     poolings: tuple[str, ...] = ("mean", "bos", "residue", "energy")
     """What the format can hold."""
+    one_pooling = False
+    """Whether a file holds one of them only."""
+    hashes_sequences = False
+    """Whether the hash of a record's sequence is written, where it is known."""
+    needs_sequences = False
+    """Whether it must be."""
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float16, torch.bfloat16)
 
     @staticmethod
     def id_problem(id: str) -> str | None:
         """Why the format cannot hold an id; None if it can."""
+
+    @staticmethod
+    def problem(description: Description) -> str | None:
+        """Why the format is not for such a file, and what to use; None if it is."""
 
     @staticmethod
     def ignores_case(path: Path) -> bool:
@@ -121,3 +148,13 @@ class Writer:
 
     def write(self, record: Embedded) -> None:
         raise NotImplementedError
+
+
+def sequence_hash(sequence: bytes) -> str:
+    """Biotrainer's name of a sequence: SHA-256 of its letters, an underscore and their number.
+
+    Example:
+        >>> sequence_hash(b"MKV")[:16]
+        '0248cf4a15aee297'
+    """
+    return hashlib.sha256(b"%s_%d" % (sequence, len(sequence))).hexdigest()

@@ -71,7 +71,7 @@ class HDF5Writer(Writer):
             if first != name:
                 group[name] = group[first]
             else:
-                _create(group, name, vectors, self.description.dims[0])
+                _create(group, name, vectors, self.description.first_width)
         self._disk.check()
 
 
@@ -140,10 +140,13 @@ class _Index:
         self._records.clear()
 
 
-def _open_file(stack: ExitStack, path: Path, mode: Literal["w", "r+"]) -> tuple[KeptErrors, Any]:
+def _open_file(
+    stack: ExitStack, path: Path, mode: Literal["w", "r+"], *, track_order: bool = False
+) -> tuple[KeptErrors, Any]:
     disk = stack.enter_context(KeptErrors(path, "wb+" if mode == "w" else "rb+"))
     # "latest" (HDF5 1.10 or newer reads it): small datasets take half the space.
-    file: Any = stack.enter_context(h5py.File(disk, mode, libver="latest"))
+    options = {"track_order": True} if track_order else {}
+    file: Any = stack.enter_context(h5py.File(disk, mode, libver="latest", **options))
     # The cache of metadata would grow to tens of megabytes with the number of datasets.
     settings = file.id.get_mdc_config()
     settings.set_initial_size = True
@@ -155,6 +158,17 @@ def _open_file(stack: ExitStack, path: Path, mode: Literal["w", "r+"]) -> tuple[
 
 def _write_metadata(file: h5py.File, description: Description) -> None:
     file.attrs[METADATA] = json.dumps(dict(description.metadata), sort_keys=True)
+    file.attrs["model_name"] = model_name(description)  # which protspace asks for
+
+
+def model_name(description: Description) -> str:
+    """Of the family and the level, such as ``rd_esm2_650M``; of a level in part with its columns,
+    of another tool's vectors ``embeddings``."""
+    if not description.levels:
+        return "embeddings"
+    name = f"rd_{description.metadata.get('family', 'family')}_{description.levels[-1]}"
+    in_part = description.width < description.dims[-1]
+    return f"{name}_{description.width}" if in_part else name
 
 
 class EmbeddingFile:
@@ -172,6 +186,11 @@ class EmbeddingFile:
         with self._reading("not an embedding file of rd-embed"):
             self._file: Any = h5py.File(self.path, "r")
             self.metadata = json.loads(self._file.attrs[METADATA])
+            if (layout := self.metadata.get("layout", "uniprot")) != "uniprot":
+                raise InputError(
+                    f"{self.path}: a file of layout={layout} cannot be topped up, for it does not "
+                    "list its records; make a new file: out=..."
+                )
             if missing := [key for key, kind in _SAYS.items() if not _is(self.metadata, key, kind)]:
                 raise ValueError(f"its description lacks {', '.join(missing)}")
             self._index = index_of(self._file)

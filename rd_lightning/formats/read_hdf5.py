@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 from ..errors import InputError
 from ..runtime.files import safe_name
 from .base import ENERGY, PER_RESIDUE
+from .flat_hdf5 import ORIGINAL_ID, SEQUENCE_HASH
 from .hdf5 import GROUPS, METADATA, index_of
 from .reader import Reader, check_ids, check_numbers, reading
 
-_ID = "original_id"
+_HASH = re.compile("[0-9a-f]{64}")
+"""A name of a dataset that biotrainer wrote."""
 
 
 def open_hdf5(path: Path, layout: str | None = None) -> Reader:
@@ -120,6 +123,9 @@ class HDF5Reader(_DatasetReader):
     def _read_lengths(self) -> np.ndarray:
         return self._index["length"][:]
 
+    def _read_digests(self) -> np.ndarray:
+        return self._index["digest"][:]
+
 
 class FlatHDF5Reader(_DatasetReader):
     """A dataset a protein, at the root or in a group: UniProt's, bio_embeddings', biotrainer's,
@@ -189,20 +195,26 @@ class FlatHDF5Reader(_DatasetReader):
         return "residue" if first.ndim == 2 and not self._one_row else "mean"
 
     def _read_ids(self, group: Any) -> list[str]:
-        if _ID not in group[self._names[0]].attrs:
+        if ORIGINAL_ID not in group[self._names[0]].attrs:
             return self._names
         ids = []
         for name in self._names:
-            id = group[name].attrs.get(_ID)
+            id = group[name].attrs.get(ORIGINAL_ID)
             if id is None:
                 raise InputError(
-                    f"{self.path}: {name} has no attribute {_ID}, which other records have"
+                    f"{self.path}: {name} has no attribute {ORIGINAL_ID}, which other records have"
                 )
             ids.append(id.decode() if isinstance(id, bytes) else str(id))
         return ids
 
     def _name(self, index: int) -> str:
         return self._names[index]
+
+    def sequence_hash(self, index: int) -> str | None:
+        name = self._names[index]
+        with reading(self.path):
+            said = next(iter(self._groups.values()))[name].attrs.get(SEQUENCE_HASH)
+        return said if said or not _HASH.fullmatch(name) else name
 
     def _read_lengths(self) -> np.ndarray | None:
         """Of residues; every dataset is opened."""

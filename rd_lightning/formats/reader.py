@@ -61,7 +61,18 @@ class Reader:
             found = self._read_lengths()
             if found is not None and found.shape != (len(self.ids),):
                 raise ValueError(f"{len(found)} lengths of {len(self.ids)} records")
-        return None if found is None else found.astype(np.int64)
+        # A conversion of a file that does not say writes 0.
+        return None if found is None or not found.any() else found.astype(np.int64)
+
+    @cached_property
+    def digests(self) -> np.ndarray | None:
+        """(records,) uint64 of the sequences, as rd-embed writes them; None where the file does
+        not say."""
+        with reading(self.path):
+            found = self._read_digests()
+            if found is not None and found.shape != (len(self.ids),):
+                raise ValueError(f"{len(found)} digests of {len(self.ids)} records")
+        return None if found is None or not found.any() else found
 
     def vectors(self, pooling: str, start: int, stop: int, width: int | None = None) -> np.ndarray:
         """(stop - start, width) of consecutive records; by default all columns. The array is the
@@ -106,7 +117,15 @@ class Reader:
                 raise ValueError(f"shape {found.shape} of {self.ids[index]}")
         return found
 
+    def sequence_hash(self, index: int) -> str | None:
+        """Of the sequence of a record, as :func:`rd_lightning.formats.base.sequence_hash` makes it;
+        None where the file does not say."""
+        return None
+
     def _read_lengths(self) -> np.ndarray | None:
+        return None
+
+    def _read_digests(self) -> np.ndarray | None:
         return None
 
     def _vectors(self, pooling: str, start: int, stop: int, width: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import errno
 import glob
 import itertools
 import os
+import shutil
 import socket
 import time
 import warnings
@@ -184,7 +185,10 @@ def _make_folders(folder: Path) -> list[Path]:
 def _remove_partial(folder: Path, names: str) -> None:
     """What a killed run had begun to write: nobody else writes there now."""
     for path in folder.glob(f"{names}.partial"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from rd_lightning.errors import InputError
-from rd_lightning.formats import Description, Embedded, format_of, writer_for
+from rd_lightning.formats import Description, Embedded, format_of, layout_of, writer_for
 from rd_lightning.formats.fair_esm import file_name
 from rd_lightning.formats.hdf5 import EmbeddingFile, HDF5TopUp
+from rd_lightning.formats.text import CSVWriter
 from rd_lightning.runtime.files import safe_name
 from rd_lightning.runtime.precision import dtype_name
 
@@ -195,10 +196,20 @@ def test_formats_by_suffix(tmp_path):
     assert format_of(Path("a.h5"), None) == format_of(Path("a.hdf5"), None) == "hdf5"
     assert format_of(Path("a.parquet"), None) == "parquet"
     assert format_of(Path("a"), "pt") == "pt"
-    with pytest.raises(InputError, match="the suffix '.csv' names no format"):
-        format_of(Path("a.csv"), None)
-    with pytest.raises(InputError, match="format is hdf5, pt, parquet or npy"):
-        format_of(Path("a.csv"), "csv")
+    assert (format_of(Path("a.csv"), None), format_of(Path("a.h5ad"), None)) == ("csv", "h5ad")
+    with pytest.raises(InputError, match="the suffix '.xls' names no format"):
+        format_of(Path("a.xls"), None)
+    with pytest.raises(InputError, match="format is hdf5, pt, parquet, npy, h5ad or csv"):
+        format_of(Path("a.csv"), "xls")
+    assert layout_of("hdf5", None) == "uniprot" and layout_of("npy", None) is None
+    assert layout_of("parquet", "levels") == "levels"
+    with pytest.raises(InputError, match="layout=flat: format=npy has one layout only"):
+        layout_of("npy", "flat")
+    with pytest.raises(InputError, match="layout of parquet is whole or levels, not 'flat'"):
+        layout_of("parquet", "flat")
+    numbers = Description(("mean",), ("A",), (10,), 10, torch.float32, 2_000_001, LENGTHS, {})
+    assert "more than the 20,000,000 numbers that CSV is for" in str(CSVWriter.problem(numbers))
+    assert CSVWriter.problem(replace(numbers, num_records=2_000_000)) is None
     (tmp_path / "x.h5").write_text("no")
     with pytest.raises(InputError, match="not an embedding file of rd-embed"):
         EmbeddingFile(tmp_path / "x.h5")

@@ -1,0 +1,301 @@
+"""From an embedding file to another: other formats, fewer columns, another dtype; no model runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..display.console import Fact, residue_progress, shown_size
+from ..display.room import check_room
+from ..errors import InputError, check_choice, of_file, whole_number
+from ..formats import (
+    Description,
+    Reader,
+    check_writer,
+    format_of,
+    layout_of,
+    open_vectors,
+    writer_for,
+)
+from ..formats.base import ENERGY
+from ..formats.text import BYTES_PER_NUMBER
+from ..runtime.precision import dtype_name
+from ..runtime.provenance import versions
+from .job import DTYPES
+from .pooling import check_poolings
+from .preflight import BYTES_PER_RECORD
+from .source_records import source_records
+from .spool import num_bytes
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What rd-embed from= is asked for; the settings of the command, by the same names but
+    ``source``, which is ``from``. None of pooling and dtype: those of the source."""
+
+    source: str
+    out: str | None = None
+    format: str | None = None
+    layout: str | None = None
+    level: str | None = None
+    width: int | None = None
+    pooling: str | Sequence[str] | None = None
+    dtype: str | None = None
+    columns: Sequence[str] | None = None
+
+
+class Conversion:
+    """One conversion: its settings checked against what the source holds.
+
+    A block of records is held at a time, whatever the size of the source. Columns are cut, never
+    added. The description of the source carries over; of another tool's file, which has none, the
+    output says what kind of file it was.
+
+    Args:
+        reader: opened by the caller, who closes it.
+
+    Raises:
+        InputError: it cannot be done; the message says what to change.
+    """
+
+    def __init__(self, options: ConvertOptions, reader: Reader) -> None:
+        if options.out is None:
+            raise InputError("out is missing; name the file: out=emb.parquet")
+        self.options, self.reader = options, reader
+        self.target = Path(options.out)
+        used = any(self.target.iterdir()) if self.target.is_dir() else self.target.exists()
+        if used:
+            raise InputError(f"{self.target} exists already; choose another out, or remove it")
+        self.format = format_of(self.target, options.format)
+        self.layout = layout_of(self.format, options.layout)
+        self.width = self._width()
+        num_levels = sum(d < self.width for d in reader.dims) + bool(reader.dims)
+        self.levels, self.dims = reader.levels[:num_levels], reader.dims[:num_levels]
+        self.poolings = self._poolings()
+        self.writer = writer_for(self.format, self.layout)
+        self.dtype = self._dtype()
+        check_writer(self.writer, self.format, self.layout, self.poolings, self.dtype)
+        self._check_ids()
+        self.first, self.kinds = self._distinct()
+        self.description = self._description()
+        if problem := self.writer.problem(self.description):
+            raise InputError(f"out={self.target}: {problem}")
+
+    def _width(self) -> int:
+        reader, level, width = self.reader, self.options.level, self.options.width
+        if level is not None and width is not None:
+            raise InputError(f"name a level ({level}) or a width ({width}), not both")
+        if level is not None:
+            if level not in reader.levels:
+                listed = ", ".join(reader.levels) or "the file does not say; use width="
+                raise InputError(f"{reader.path}: no level {level!r}; levels: {listed}")
+            width = reader.dims[reader.levels.index(level)]
+        if width is None:
+            return reader.width
+        number = whole_number(width)
+        if number is None or number < 1:
+            raise InputError(f"width is a whole number of at least 1, not {width!r}")
+        if number > reader.width:
+            raise InputError(
+                f"{reader.path} has {reader.width:,} columns, not {number:,}: a conversion adds "
+                "none; rd-embed topup= does, with the head and the sequences"
+            )
+        return number
+
+    def _poolings(self) -> tuple[str, ...]:
+        reader, given = self.reader, self.options.pooling
+        poolings = reader.poolings if given is None else check_poolings(given)
+        if missing := [p for p in poolings if p not in reader.poolings]:
+            held = " and ".join(reader.poolings)
+            raise InputError(f"{reader.path}: no {missing[0]} vectors; it holds {held}")
+        if ENERGY in poolings and len(self.levels) < len(reader.levels):
+            raise InputError(
+                f"{reader.path}: energies are shares of what all levels add, and levels are cut "
+                "off; leave them out: pooling="
+                f"{next((p for p in reader.poolings if p != ENERGY), 'mean')}"
+            )
+        return tuple(poolings)
+
+    def _dtype(self) -> torch.dtype:
+        """As given; otherwise the source's where the format holds it, else float32, which holds
+        float16 and bfloat16 exactly."""
+        if self.options.dtype is not None:
+            check_choice("dtype", self.options.dtype, tuple(DTYPES))
+            return DTYPES[self.options.dtype]
+        stored = self.reader.metadata.get("dtype")
+        found = DTYPES.get(stored or self.reader.dtype.name, torch.float32)
+        return found if found in self.writer.dtypes else torch.float32
+
+    def _check_ids(self) -> None:
+        ids, writer = self.reader.ids, self.writer
+        for number, id in enumerate(ids, start=1):
+            if problem := writer.id_problem(id):
+                raise InputError(f"{self.reader.path}: record {number}: {problem}")
+        if writer.ignores_case(self.target) and len({id.lower() for id in ids}) < len(ids):
+            raise InputError(
+                f"{self.reader.path}: ids differ in case alone, which file names on this disk do "
+                "not tell apart; use out=emb.h5"
+            )
+        if writer.needs_sequences:
+            for index, id in enumerate(ids):
+                if self.reader.sequence_hash(index) is None:
+                    raise InputError(
+                        f"{self.reader.path}: the sequence of {id} is not known, by which "
+                        f"layout={self.layout} names it; embed the FASTA file with this layout"
+                    )
+
+    def _distinct(self) -> tuple[np.ndarray, np.ndarray]:
+        """Records that are the first of their sequence, and which of those each record is; where
+        the source has no digests of sequences, each record for itself."""
+        digests = self.reader.digests
+        if digests is None:
+            alone = np.arange(len(self.reader.ids))
+            return alone, alone
+        _, first, kinds = np.unique(digests, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        return first[order], rank[kinds]
+
+    def _description(self) -> Description:
+        reader = self.reader
+        lengths = reader.lengths
+        rows = np.zeros(len(reader.ids), np.int64) if lengths is None else lengths
+        settings = reader.metadata.get("settings", {})
+        if settings.get("long") == "truncate":
+            rows = np.minimum(rows, settings["max_residues"])
+        return Description(
+            self.poolings,
+            self.levels,
+            self.dims,
+            self.width,
+            self.dtype,
+            num_records=len(reader.ids),
+            lengths=rows[self.first],
+            metadata=self._metadata(),
+        )
+
+    def _metadata(self) -> dict[str, Any]:
+        reader, said = self.reader, dict(self.reader.metadata)
+        said.pop("layout", None)
+        if not said:
+            said = {"kind": "embeddings", "source": reader.kind, "versions": versions()}
+        if len(self.levels) < len(reader.levels):
+            said.pop("head_digest", None)  # of a head with more levels
+            said["weights"] = {k: v for k, v in said.get("weights", {}).items() if k in self.levels}
+        return {
+            **said,
+            "levels": list(self.levels),
+            "dims": list(self.dims),
+            "width": self.width,
+            "poolings": list(self.poolings),
+            "dtype": dtype_name(self.dtype),
+            **({} if self.layout is None else {"layout": self.layout}),
+        }
+
+    def facts(self) -> list[Fact]:
+        """What will be done.
+
+        Raises:
+            InputError: the disk is too small.
+        """
+        reader, about = self.reader, self.description
+        needed = self._bytes()
+        remedy = "choose another disk, dtype=float16, a smaller width, or one pooling"
+        free = check_room(self.target.absolute().parent, needed, remedy)
+        columns = f"{reader.width:,}" + (f" -> {self.width:,}" if self.width < reader.width else "")
+        levels = ", ".join(
+            f"{name} ({min(d, self.width):,})"
+            for name, d in zip(self.levels, self.dims, strict=True)
+        )
+        layout = "" if self.layout is None else f" (layout {self.layout})"
+        stored = reader.metadata.get("dtype", reader.dtype.name)
+        kind = (
+            dtype_name(self.dtype)
+            if stored == dtype_name(self.dtype)
+            else (f"{stored} -> {dtype_name(self.dtype)}")
+        )
+        return [
+            ("input", reader.path),
+            ("kind", f"{reader.kind}: {' and '.join(reader.poolings)}"),
+            ("records", f"{about.num_records:,}"),
+            ("columns", columns),
+            *([("levels", levels)] if levels else []),
+            ("output", self.target),
+            ("format", f"{self.format}{layout}, {' and '.join(self.poolings)}, {kind}"),
+            ("disk", f"{shown_size(needed)} needed, {shown_size(free)} free"),
+        ]
+
+    def _bytes(self) -> int:
+        about = self.description
+        shared = self.format in ("hdf5", "npy") and not self.writer.one_pooling
+        lengths = about.lengths if shared else about.lengths[self.kinds]
+        vectors = num_bytes(
+            lengths, self.width, self.dtype, self.poolings, energies=max(0, about.num_energies)
+        )
+        if self.format == "csv":
+            vectors = vectors // self.dtype.itemsize * BYTES_PER_NUMBER
+        return vectors + BYTES_PER_RECORD[self.format] * about.num_records * len(self.poolings)
+
+    def run(self) -> None:
+        """Read, cut and write; the output appears whole or not at all.
+
+        Raises:
+            InputError: the source is damaged, or a number cannot be held as the dtype.
+            OSError: the output cannot be written.
+        """
+        number = len(self.reader.ids)
+        with (
+            of_file(self.target),
+            self._whole() as path,
+            self.writer(path, self.description) as writer,
+            residue_progress() as progress,
+        ):
+            records = source_records(
+                self.reader,
+                self.description,
+                self.first,
+                self.kinds,
+                hashes=self.writer.hashes_sequences,
+            )
+            task = progress.add_task("converting", total=number, unit="records")
+            for record, done in zip(records, range(1, number + 1), strict=True):
+                writer.write(record)
+                if done % 64 == 0 or done == number:
+                    progress.update(task, completed=done)
+
+    @contextmanager
+    def _whole(self) -> Iterator[Path]:
+        """For a writer of a file, which is whole or absent by itself, the target; for one of a
+        folder, one beside it that is renamed at the end."""
+        if self.format not in ("npy", "pt"):
+            yield self.target
+            return
+        temporary = self.target.with_name(f".{self.target.name}.{os.getpid()}.partial")
+        try:
+            yield temporary
+            os.replace(temporary, self.target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def convert(options: ConvertOptions) -> Conversion:
+    """Open the source and check the settings; the caller closes ``reader`` of what is returned.
+
+    Raises:
+        InputError: see :class:`Conversion` and :func:`rd_lightning.formats.open_vectors`.
+    """
+    reader = open_vectors(options.source, columns=options.columns)
+    try:
+        return Conversion(options, reader)
+    except BaseException:
+        reader.close()
+        raise
