@@ -268,7 +268,7 @@ def test_a_preflight_writes_nothing(folder, tmp_path):
         (("index=emb.h5", "build=head", "query=q.h5", "out=h.tsv"), "head holds other files"),
     ],
 )
-def test_what_cannot_be_is_a_line(folder, words, line):
+def test_what_cannot_be_is_a_line(folder, unchecked, words, line):
     (folder / "taken.tsv").write_text("mine")
     (folder / "empty.h5").touch()
     (folder / "empty.fasta").touch()
