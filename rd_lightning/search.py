@@ -43,7 +43,7 @@ def search(config: DictConfig) -> None:
         if job.query_source is None:
             console.print(f"index: {job.index.folder}", soft_wrap=True)
         else:
-            _search(console, job, preflight=config.preflight)
+            _search(console, job, config)
 
 
 def _prepare(console: Console, job: SearchJob, *, preflight: bool) -> bool:
@@ -74,9 +74,12 @@ def _prepare(console: Console, job: SearchJob, *, preflight: bool) -> bool:
     return True
 
 
-def _search(console: Console, job: SearchJob, *, preflight: bool) -> None:
+def _search(console: Console, job: SearchJob, config: DictConfig) -> None:
     from .display.console import print_facts, residue_progress
-    from .retrieval.facts import search_facts
+    from .pages.bundle import wants_page
+    from .retrieval.facts import index_facts, search_facts
+    from .retrieval.output import page_path
+    from .retrieval.page import MOST_QUERIES, write_search_page
     from .retrieval.parts import Parts
 
     sequences = job.query_sequences
@@ -84,8 +87,9 @@ def _search(console: Console, job: SearchJob, *, preflight: bool) -> None:
         job.open_queries()
     elif not sequences.is_whole:
         print_facts(console, sequences.facts())
-    print_facts(console, search_facts(job))
-    if preflight:
+    facts = search_facts(job)
+    print_facts(console, facts)
+    if config.preflight:
         return
     # Not before: what is refused leaves nothing behind.
     if Parts.prepare(job.unfinished, job.manifest()):
@@ -104,9 +108,9 @@ def _search(console: Console, job: SearchJob, *, preflight: bool) -> None:
         task = progress.add_task("searching", total=len(queries.ids), unit="queries")
         parts = job.run(faiss, lambda number: progress.advance(task, number))
         seconds = time.perf_counter() - started
-    hits = sum(map(len, parts.results()))
+    hits, number = sum(map(len, parts.results())), len(queries.ids)
+    drawn = job.result(parts, MOST_QUERIES) if wants_page(config.report) else None
     job.finish(parts)
-    number = len(queries.ids)
     rate = f"{number / max(seconds, 1e-9):,.0f}"
     console.print(f"{number:,} queries, {hits:,} hits in {seconds:.1f} s ({rate} queries/s)")
     if missing := number * job.plan.k - hits:
@@ -114,6 +118,10 @@ def _search(console: Console, job: SearchJob, *, preflight: bool) -> None:
             f"FAISS found {missing:,} hits fewer than k; a larger faiss.effort finds more"
         )
     console.print(f"hits: {job.out}", soft_wrap=True)
+    if drawn is not None:  # whatever goes wrong now, the table is there
+        page, said = page_path(job.out), [*index_facts(job), *facts]
+        write_search_page(page, job.index, drawn, said, plain(config), number)
+        console.print(f"to look at in a browser: {page}", soft_wrap=True)
 
 
 def _options(config: DictConfig) -> SearchOptions:

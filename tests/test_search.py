@@ -211,6 +211,20 @@ def test_kill_9_then_go_on(folder, tmp_path):
     assert (tmp_path / "killed.tsv").read_text() == (tmp_path / "whole.tsv").read_text()
 
 
+def test_a_report_beside_the_table(folder, tmp_path):
+    pytest.importorskip("vl_convert", reason='needs vl-convert-python: pip install ".[report]"')
+    words = ("index=prepared", "query=q.h5", "k=4", "report=true", f"out={tmp_path}/h.tsv")
+    status, said = rd_search(folder, *words)
+    assert status == 0, said
+    assert f"to look at in a browser: {tmp_path}/h.html" in said
+    page = (tmp_path / "h.html").read_text("utf-8")
+    assert "3 queries, 12 hits of 90 records" in page
+    assert str(PreparedIndex(folder / "prepared").source["digest"]) in page
+    (tmp_path / "h.tsv").unlink()
+    status, said = rd_search(folder, *words)  # the page would be lost
+    assert status == 1 and f"{tmp_path}/h.html exists already" in said
+
+
 def test_only_prepared(folder, tmp_path):
     status, said = rd_search(folder, "index=emb.h5", f"build={tmp_path}/index", "dtype=float16")
     assert status == 0 and f"index: {tmp_path}/index" in said

@@ -19,7 +19,7 @@ from .faiss_index import FaissIndex
 from .heads import check_same_head
 from .index import PreparedIndex
 from .options import SearchOptions
-from .output import check_out, write_hits
+from .output import check_out, page_path, write_hits
 from .parts import Parts
 from .preparation import Preparation
 from .result import SearchResult
@@ -93,9 +93,11 @@ class SearchJob:
         return self.out.with_name(f"{self.out.name}.{UNFINISHED}")
 
     def refuse_used(self) -> None:
-        """Raise InputError if the table is there: it would be lost."""
-        if self.out.exists():
-            raise InputError(f"{self.out} exists already; choose another out, or remove it")
+        """Raise InputError if the table is there, or its page: it would be lost."""
+        pages = [page_path(self.out)] if self.options.report else []
+        for path in (self.out, *pages):
+            if path.exists():
+                raise InputError(f"{path} exists already; choose another out, or remove it")
 
     @cached_property
     def query_sequences(self) -> FastaVectors | None:
@@ -274,16 +276,18 @@ class SearchJob:
         self._stack.close()
         parts.remove()
 
-    def result(self, parts: Parts) -> SearchResult:
-        """All hits in memory; before :meth:`finish`."""
-        found = list(parts.results())
+    def result(self, parts: Parts, most: int | None = None) -> SearchResult:
+        """Hits in memory, of all queries or of ``most`` of them, the first; before
+        :meth:`finish`."""
+        stop = len(self.queries.ids) if most is None else min(most, len(self.queries.ids))
+        found = [parts.read(number) for number in range(-(-stop // parts.block))]
         return SearchResult(
-            self.queries.ids,
+            list(self.queries.ids[:stop]),
             self.index.ids,
             parts.widths,
             parts.levels,
             *(
-                np.concatenate([getattr(r, n) for r in found])
+                np.concatenate([getattr(r, n) for r in found])[:stop]
                 for n in ("records", "scores", "ranks")
             ),
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import InputError, check_choice, check_whole
+from ..pages.bundle import check_report
 from ..runtime.precision import PRECISIONS
 from .build import StoredDtype
 from .embed_fasta import FastaOptions
@@ -49,6 +50,7 @@ class SearchOptions:
     sequences: FastaOptions = field(default_factory=FastaOptions)
     device: str = "cpu"
     precision: str | None = None
+    report: bool | Literal["auto"] = False
 
     def check(self) -> None:
         """Raise InputError for a value that means nothing, and for FAISS where it is missing."""
@@ -64,6 +66,7 @@ class SearchOptions:
         for key in ("exclude_self", "centre"):
             if getattr(self, key) not in (True, False, None):
                 raise InputError(f"{key} is true or false, not {getattr(self, key)!r}")
+        check_report(self.report)
         check_choice("faiss.kind", self.faiss.kind, FAISS_KINDS)
         check_whole("queries_per_block", self.queries_per_block, least=1)
         check_whole("records_per_block", self.records_per_block, least=1)

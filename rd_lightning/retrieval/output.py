@@ -26,6 +26,11 @@ def check_out(path: Path) -> None:
         _pyarrow()
 
 
+def page_path(out: Path) -> Path:
+    """Of the report beside the table: hits.html of hits.tsv."""
+    return out.with_suffix(".html")
+
+
 def _pyarrow() -> Any:
     try:
         import pyarrow.parquet
