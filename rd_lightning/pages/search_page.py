@@ -29,13 +29,26 @@ class Hits(Protocol):
         ranks: (queries, k, widths) places among the query's candidates, from 1.
     """
 
-    queries: Sequence[str]
-    targets: Sequence[str]
-    widths: tuple[int, ...]
-    levels: tuple[str, ...]
-    records: np.ndarray
-    scores: np.ndarray
-    ranks: np.ndarray
+    @property
+    def queries(self) -> Sequence[str]: ...
+
+    @property
+    def targets(self) -> Sequence[str]: ...
+
+    @property
+    def widths(self) -> tuple[int, ...]: ...
+
+    @property
+    def levels(self) -> tuple[str, ...]: ...
+
+    @property
+    def records(self) -> np.ndarray: ...
+
+    @property
+    def scores(self) -> np.ndarray: ...
+
+    @property
+    def ranks(self) -> np.ndarray: ...
 
 
 def search_page(
