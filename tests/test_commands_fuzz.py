@@ -9,7 +9,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from rd_lightning import JointMoments, embed, evaluate, fit, fit_chain, merge
+from rd_lightning import JointMoments, embed, evaluate, fit, fit_chain, merge, search
 from rd_lightning.families import sample_fasta
 from rd_lightning.fitting.state import FitState
 

@@ -148,7 +148,7 @@ def test_the_lookup_by_accession_in_the_docs_finds_the_vectors(inside, head):
     run(head, "fasta=x.fasta", "out=emb.h5")
     found = {}
     exec(code, found)
-    assert found["by_accession"] == {"P12345": rabbit, "Q1": own}
+    assert found["by_accession"] == {"P12345": rabbit, "Q1": own, "other": "other"}
     assert np.array_equal(found["vector"], vectors("emb.h5")[rabbit])
 
 
