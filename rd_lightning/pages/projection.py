@@ -114,7 +114,7 @@ def _unit(points: np.ndarray) -> np.ndarray:
 
 def _umap(centred: np.ndarray, start: np.ndarray, seed: int) -> np.ndarray:
     try:
-        from umap import UMAP
+        from umap import UMAP  # pyright: ignore[reportMissingImports]  (an extra)
     except ImportError as error:
         raise InputError(
             'a map by UMAP needs umap-learn: pip install "rd-lightning[umap]"; or take pca'
