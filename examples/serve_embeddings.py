@@ -20,6 +20,8 @@ from pydantic import BaseModel, Field
 
 from rd_lightning import RDModel
 from rd_lightning.data.fasta import clean
+from rd_lightning.errors import InputError
+from rd_lightning.head.head import reach
 
 WAIT, MOST_SEQUENCES, MOST_RESIDUES = 0.01, 256, 10_000
 
@@ -52,7 +54,10 @@ async def levels() -> dict[str, int]:
 @app.post("/embed")
 async def embed(asked: Asked) -> dict:
     """Means over residues, a row a sequence: a level, the first ``width`` columns, or all."""
-    columns = width_of(asked, await levels())
+    try:
+        _, columns = reach(app.state.model.head, asked.level, asked.width)
+    except InputError as error:
+        raise HTTPException(422, str(error)) from error
     for number, sequence in enumerate(asked.sequences):
         problem = clean(sequence).problem if len(sequence) <= MOST_RESIDUES else "too long"
         if problem:
@@ -60,17 +65,6 @@ async def embed(asked: Asked) -> dict:
     done = asyncio.get_running_loop().create_future()
     await app.state.queue.put((asked.sequences, columns, done))
     return {"width": columns, "embeddings": (await done).tolist()}
-
-
-def width_of(asked: Asked, known: dict[str, int]) -> int:
-    largest = max(known.values())
-    if asked.level is not None and asked.width is not None:
-        raise HTTPException(422, "name a level or a width, not both")
-    if asked.level is not None and asked.level not in known:
-        raise HTTPException(422, f"no level {asked.level!r}; the levels are {', '.join(known)}")
-    if asked.width is not None and not 1 <= asked.width <= largest:
-        raise HTTPException(422, f"width is from 1 to {largest}, not {asked.width}")
-    return asked.width or known.get(asked.level or "", largest)
 
 
 async def run_batches(model: RDModel, queue: asyncio.Queue) -> None:

@@ -130,8 +130,11 @@ def test_the_server_refuses_what_it_cannot_embed(server):
         ({"sequences": ["M" * 10_001]}, "sequence 0: too long"),
         ({"sequences": []}, "at least 1 item"),
         ({"sequences": ["M"] * 257}, "at most 256 items"),
-        ({"sequences": ["M"], "level": "650M"}, "no level '650M'; the levels are 50K, 200K"),
-        ({"sequences": ["M"], "width": 0}, "width is from 1 to 64, not 0"),
+        (
+            {"sequences": ["M"], "level": "650M"},
+            "the levels are 50K (32) -> 200K (64)",
+        ),
+        ({"sequences": ["M"], "width": 0}, "width is a whole number from 1 to 64, not 0"),
         ({"sequences": ["M"], "level": "50K", "width": 3}, "not both"),
     ):
         answer = server["client"].post("/embed", json=wrong)
