@@ -28,6 +28,7 @@ from ..formats import (
 from ..formats.base import ENERGY
 from ..formats.codec import CODE_KINDS, CodeKind
 from ..formats.text import BYTES_PER_NUMBER
+from ..runtime.files import check_unused
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .job import DTYPES
@@ -72,9 +73,7 @@ class Conversion:
             raise InputError("out is missing; name the file: out=emb.parquet")
         self.options, self.reader = options, reader
         self.target = Path(options.out)
-        used = any(self.target.iterdir()) if self.target.is_dir() else self.target.exists()
-        if used:
-            raise InputError(f"{self.target} exists already; choose another out, or remove it")
+        check_unused(self.target)
         self.format = format_of(self.target, options.format)
         self.layout = layout_of(self.format, options.layout)
         self.width = self._width()

@@ -25,6 +25,7 @@ from ..formats.base import ENERGY, PER_RESIDUE, Pooling
 from ..formats.codec import CODE_KINDS
 from ..formats.members import EXAMPLE, Matched, MemberReaders, member_files
 from ..head.head import RDHead, reach
+from ..runtime.files import check_unused
 from ..runtime.owner import owned_file
 from ..runtime.precision import dtype_name, true_float32
 from ..runtime.provenance import versions
@@ -118,8 +119,7 @@ class FilesJob:
         wanted = "mean" if self.poolings == ("mean",) else "residue"
         with MemberReaders(self.files, wanted) as readers:
             self._check_widths(readers)
-            if any(self.out.iterdir()) if self.out.is_dir() else self.out.exists():
-                raise InputError(f"{self.out} exists already; choose another out, or remove it")
+            check_unused(self.out)
             matched = readers.match(self.on_invalid)
             self._check_ids(readers, matched)
             print_facts(console, self._facts(readers, matched))

@@ -22,6 +22,7 @@ from ..formats import Description, Writer, check_writer, format_of, layout_of, w
 from ..formats.codec import CODE_KINDS, Codec, CodeKind
 from ..head.family import family_of, members_of
 from ..head.head import RDHead, reach
+from ..runtime.files import check_unused
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .codes import OutputCodes
@@ -137,11 +138,9 @@ class EmbedJob:
 
     def refuse_used(self) -> None:
         """Raise InputError if the output is there: it would be lost."""
-        target = self.target
-        in_place = self.topup is not None and target == self.topup.file.path
-        used = any(target.iterdir()) if target.is_dir() else target.exists()
-        if used and not in_place and not self._writing:
-            raise InputError(f"{target} exists already; choose another out, or remove it")
+        in_place = self.topup is not None and self.target == self.topup.file.path
+        if not in_place and not self._writing:
+            check_unused(self.target)
 
     @property
     def _writing(self) -> bool:

@@ -117,6 +117,13 @@ def read_tensors(
     return tensors, metadata
 
 
+def check_unused(path: Path) -> None:
+    """Raise InputError if a file is where an output will be, or a folder with anything in it: it
+    would be lost."""
+    if any(path.iterdir()) if path.is_dir() else path.exists():
+        raise InputError(f"{path} exists already; choose another out, or remove it")
+
+
 def existing_folder(path: Path) -> Path:
     """The path itself if it is a folder, else the nearest folder above it."""
     path = path.absolute()

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from rd_lightning.errors import InputError
-from rd_lightning.runtime.files import atomic_path, read_tensors, write_json, write_tensors
+from rd_lightning.runtime.files import (
+    atomic_path,
+    check_unused,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -50,3 +56,13 @@ def test_unusable_files_are_refused(tmp_path):
     os.truncate(path, path.stat().st_size - 8)
     with pytest.raises(InputError, match="cut short"):
         read_tensors(path, "k")
+
+
+def test_a_place_is_unused_where_nothing_would_be_lost(tmp_path):
+    check_unused(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    check_unused(tmp_path / "empty")
+    (tmp_path / "empty/x").touch()
+    for used in (tmp_path / "empty", tmp_path / "empty/x"):
+        with pytest.raises(InputError, match=f"{used} exists already; choose another out"):
+            check_unused(used)
