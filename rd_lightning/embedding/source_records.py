@@ -42,9 +42,10 @@ def source_records(
     pooled = [p for p in description.poolings if p not in PER_RESIDUE]
     size = max(1, _BLOCK // (description.width * 4 * max(1, len(pooled)))) if pooled else 1
     lengths, digests = reader.lengths, reader.digests
+    keep = {p for p in description.poolings if _keeps_codes(reader, p, description)}
     for start in range(0, number, size):
         stop = min(start + size, number)
-        block = {p: _pooled(reader, p, start, stop, description) for p in pooled}
+        block = {p: _pooled(reader, p, start, stop, description, p in keep) for p in pooled}
         for i in range(start, stop):
             kind = int(kinds[i])
             rows = int(description.lengths[kind])
@@ -58,7 +59,7 @@ def source_records(
                     # A copy: torch.save writes all of a tensor that this is a part of.
                     p: block[p][i - start].clone()
                     if p in block
-                    else _residues(reader, p, i, rows, description)
+                    else _residues(reader, p, i, rows, description, p in keep)
                     for p in description.poolings
                 },
                 reader.sequence_hash(i) if hashes else None,
@@ -108,26 +109,39 @@ def _keeps_codes(reader: Reader, pooling: str, description: Description) -> bool
 
 
 def _pooled(
-    reader: Reader, pooling: str, start: int, stop: int, description: Description
+    reader: Reader,
+    pooling: str,
+    start: int,
+    stop: int,
+    description: Description,
+    keeps_codes: bool,
 ) -> Tensor:
-    if _keeps_codes(reader, pooling, description):
+    if keeps_codes:
         return torch.from_numpy(reader.codes(pooling, start, stop, description.width))
     found = reader.vectors(pooling, start, stop, description.width)
     return _cast(reader, found, pooling, start, description)
 
 
 def _residues(
-    reader: Reader, pooling: str, index: int, expected: int, description: Description
+    reader: Reader,
+    pooling: str,
+    index: int,
+    expected: int,
+    description: Description,
+    keeps_codes: bool,
 ) -> Tensor:
     width = None if pooling == ENERGY else description.width
-    found = reader.residues(index, width, pooling=pooling)
+    if keeps_codes:
+        found = reader.residue_codes(index, width)
+    else:
+        found = reader.residues(index, width, pooling=pooling)
     if len(found) != expected:
         raise InputError(
             f"{reader.path}: {reader.ids[index]} has {len(found):,} rows of {pooling} and "
             f"{expected:,} residues; make the file again"
         )
-    if _keeps_codes(reader, pooling, description):
-        return torch.from_numpy(reader.residue_codes(index, width))
+    if keeps_codes:
+        return torch.from_numpy(found)
     return _cast(reader, found, pooling, index, description)
 
 
