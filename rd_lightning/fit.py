@@ -194,7 +194,7 @@ def _stream_and_write(
             return
         if not module.state.parts:
             raise InputError("the trainer ended before the stream began; leave out max_epochs=0")
-        page = wants_page(config.report)
+        page = module.head is not None and wants_page(config.report)
         write_state(module.state, module.head, folder, _asked_for(config), page=page)
     except OSError as error:
         raise InputError(f"{explained(error)}; {saving.fate}") from error
