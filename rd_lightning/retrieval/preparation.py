@@ -44,7 +44,7 @@ class Preparation:
         self.options, self.source = options, source
         self._head, self._device, self._stack = head, device, stack
         self._reader: Reader | None = None
-        self._index: PreparedIndex | None = None
+        self._made: PreparedIndex | None = None
         if source.kind == "index" and options.build is not None:
             raise InputError(
                 f"index={options.index} is prepared already; leave build out, or give the "
@@ -81,18 +81,29 @@ class Preparation:
         """Of an index that is made."""
         return self.options.pooling or "mean"
 
-    @cached_property
+    @property
     def ready(self) -> PreparedIndex | None:
-        """The index that is there, if it is of these embeddings and settings.
+        """The index that is there, if it is of these embeddings and settings, or was made now.
 
         Raises:
             InputError: the prepared index that is named has other settings than are asked for.
         """
+        found, why_not = self._there
+        return self._made or (found if why_not is None else None)
+
+    @property
+    def why_again(self) -> str | None:
+        """Why an index that is there is replaced; None where there is none, or it serves."""
+        return self._there[1]
+
+    @cached_property
+    def _there(self) -> tuple[PreparedIndex | None, str | None]:
+        """The index that the run found in the folder, and why it does not serve."""
         if not is_index(self.folder):
-            return None
+            return None, None
         found = PreparedIndex(self.folder)
         if self.source.kind != "index":
-            return None if self._outdated(found) else found
+            return found, self._outdated(found)
         for key in ("centre", "scale", "dtype", "pooling"):
             wanted, has = getattr(self.options, key), getattr(found, key)
             if wanted not in (None, has):
@@ -100,14 +111,7 @@ class Preparation:
                     f"{self.folder} was prepared with {key}={has}, not {wanted}; leave {key} out, "
                     "or prepare another with build=DIR"
                 )
-        return found
-
-    @property
-    def why_again(self) -> str | None:
-        """Why an index that is there is replaced; None where there is none, or it serves."""
-        if self.ready is not None or not is_index(self.folder):
-            return None
-        return self._outdated(PreparedIndex(self.folder))
+        return found, None
 
     def _outdated(self, found: PreparedIndex) -> str | None:
         wanted: dict[str, Any] = {
@@ -156,9 +160,8 @@ class Preparation:
     @property
     def shape(self) -> Shape:
         """Of the index, before it is prepared too."""
-        found = self._index or self.ready
-        if found is not None:
-            return found.shape
+        if self.ready is not None:
+            return self.ready.shape
         reader = self.reader()
         if not len(reader.ids):
             raise InputError(f"{reader.path}: no records; an index needs at least one")
@@ -171,9 +174,8 @@ class Preparation:
             on_block: told the number of records after each block of one of the two passes.
         """
         if self.ready is not None:
-            self._index = self.ready
-            return self._index
-        self._index = build_index(
+            return self.ready
+        self._made = build_index(
             self.reader(),
             self.folder,
             pooling=self.pooling,
@@ -183,4 +185,4 @@ class Preparation:
             source=self.source.record(),
             on_block=on_block,
         )
-        return self._index
+        return self._made

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
+from ..embedding.codes import column_statistics
 from ..errors import InputError
 from ..formats.reader import Reader
 
@@ -62,20 +63,16 @@ def measure_scaling(
     Raises:
         InputError: a vector is not finite; the first record is named.
     """
-    width = bounds[-1]
-    first = finite_rows(reader, pooling, 0, min(ROWS, len(reader.ids)), width)
-    # Sums about a mean that is nearly right lose no digits to a large mean.
-    shift = first.mean(axis=0)
-    total, squares = np.zeros(width), np.zeros(width)
-    for start in range(0, len(reader.ids), ROWS):
-        stop = min(start + ROWS, len(reader.ids))
-        block = (first if start == 0 else finite_rows(reader, pooling, start, stop, width)) - shift
-        total += block.sum(axis=0)
-        squares += np.einsum("ij,ij->j", block, block)
-        on_block(stop - start)
-    offset = total / len(reader.ids)
-    variance = np.maximum(squares / len(reader.ids) - offset**2, 0)
-    mean = shift + offset
+    width, number = bounds[-1], len(reader.ids)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, number, ROWS):
+            stop = min(start + ROWS, number)
+            yield finite_rows(reader, pooling, start, stop, width)
+            on_block(stop - start)
+
+    mean, deviation = column_statistics(blocks())
+    variance = np.square(deviation)
     # What is only rounding of equal values is no variation.
     variance[variance <= (1e-7 * np.abs(mean)) ** 2] = 0
     if scale == "level":
