@@ -55,6 +55,20 @@ def result_or_input_error(read: Callable[[], object]) -> str | None:
     return None
 
 
+def read_damaged(
+    data: st.DataObject, file: Path, opened: Path, read: Callable[[Path], object]
+) -> None:
+    """Damage a file, which is ``opened`` or in it, for one read, which gives a result or an
+    InputError."""
+    content = file.read_bytes()
+    try:
+        file.write_bytes(data.draw(damaged(content)))
+        result_or_input_error(lambda: read(opened))
+    finally:
+        file.unlink()  # another file: a memory map of this one may still be held
+        file.write_bytes(content)
+
+
 def read_content(path: Path, content: bytes, read: Callable[[Path], object]) -> str | None:
     """As :func:`result_or_input_error`, of a file with that content; the message names the file."""
     path.write_bytes(content)
