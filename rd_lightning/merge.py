@@ -43,7 +43,7 @@ def _merge_into(folder: Path, config: DictConfig) -> None:
     from .pages.page import say_page
 
     console = plain_console()
-    paths = [config.states] if isinstance(config.states, str) else list(config.states)
+    paths = [config.states] if isinstance(config.states, str) else list(config.states or ())
     # Of a run's folder, the moments in it.
     paths = [os.path.join(path, MOMENTS) if os.path.isdir(path) else path for path in paths]
     if not paths:

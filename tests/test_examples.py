@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,21 +81,24 @@ def test_ray_gives_what_the_model_gives(head, tmp_path, fasta):
 
 @pytest.fixture
 def server(head, monkeypatch):
-    """The example's names, a client in ``client``, the sizes of its batches in ``sizes``."""
+    """A client of the example in ``client``, the sizes of its batches in ``sizes``, and the seconds
+    that a batch takes at least in ``pause``."""
     pytest.importorskip("fastapi", reason='pip install ".[serve]"')
     client = pytest.importorskip("starlette.testclient", reason="pip install httpx")
     monkeypatch.setenv("HEAD", str(head))
-    names, sizes, embed = runpy.run_path(str(SERVE)), [], RDModel.embed
+    app, sizes, pause = runpy.run_path(str(SERVE))["app"], [], [0.0]
+    embed = RDModel.embed
 
     def counted(self, sequences, **options):
         sizes.append(len(sequences))
+        time.sleep(pause[0])
         if "FAIL" in sequences:
             raise RuntimeError("no room")
         return embed(self, sequences, **options)
 
     monkeypatch.setattr(RDModel, "embed", counted)
-    with client.TestClient(names["app"], raise_server_exceptions=False) as opened:
-        yield {**names, "client": opened, "sizes": sizes}
+    with client.TestClient(app, raise_server_exceptions=False) as opened:
+        yield {"client": opened, "sizes": sizes, "pause": pause}
 
 
 def test_the_server_gives_what_the_model_gives(server, head):
@@ -113,7 +117,7 @@ def test_the_server_computes_concurrent_requests_in_one_batch(server, head):
     asked = [
         {"sequences": [s, s[:3]], "level": ("50K", "200K")[i % 2]} for i, s in enumerate(sequences)
     ]
-    server["run_batches"].__globals__["WAIT"] = 1.0
+    server["pause"][0] = 1.0
     with ThreadPoolExecutor(len(asked)) as threads:
         answers = list(threads.map(lambda a: server["client"].post("/embed", json=a).json(), asked))
     assert sum(server["sizes"]) == 24 and len(server["sizes"]) <= 3
@@ -127,7 +131,7 @@ def test_the_server_refuses_what_it_cannot_embed(server):
     for wrong, said in (
         ({"sequences": ["MK", "M1K"]}, "sequence 1: not an amino acid: '1' at position 2"),
         ({"sequences": [""]}, "sequence 0: the sequence is empty"),
-        ({"sequences": ["M" * 10_001]}, "sequence 0: too long"),
+        ({"sequences": ["M" * 10_001]}, "at most 10000 characters"),
         ({"sequences": []}, "at least 1 item"),
         ({"sequences": ["M"] * 257}, "at most 256 items"),
         (

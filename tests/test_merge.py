@@ -95,6 +95,12 @@ def test_the_process_fails_with_one_line(folder):
     assert not (folder / "none").exists()
 
 
+@pytest.mark.parametrize("states", ["null", "[]"])
+def test_no_states(folder, states):
+    status, said = merge(folder, f"states={states}", "out=none")
+    assert status == 1 and "name the states" in said and "Traceback" not in said
+
+
 def test_bad_input(folder):
     status, said = merge(folder, "nothing.safetensors", "out=none")
     assert status == 1

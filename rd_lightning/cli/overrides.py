@@ -72,6 +72,8 @@ def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
         return problem
     for argument in overrides:
         key = argument.split("=")[0]
+        if key in keys and key not in groups and (problem := _wrong_group(argument, keys)):
+            return problem
         if key.startswith(("+", "~")) or key in keys or key in groups:
             continue
         hint = f"'rd-{config_name} --help' lists all keys"
@@ -111,6 +113,22 @@ def _unreadable(argument: str) -> str | None:
             f"it twice: {shlex.quote(f'{key}={quoted(value)}')}"
         )
     return None
+
+
+def _wrong_group(argument: str, keys: Sequence[str]) -> str | None:
+    """A group of settings, such as faiss, takes a mapping of those that it has and nothing else.
+    Lightning's arguments are its own to check."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override(argument)
+    key = override.key_or_group
+    inner = [k for k in keys if k.startswith(f"{key}.")]
+    if not inner or key.startswith("trainer."):
+        return None
+    value = None if override.is_sweep_override() else override.value()
+    if isinstance(value, dict) and all(f"{key}.{name}" in inner for name in value):
+        return None
+    return f"{key} is a group of settings, which takes no {argument}; set {', '.join(inner)}"
 
 
 def _near(key: str, keys: Sequence[str], aliases: dict[str, str]) -> list[str]:
