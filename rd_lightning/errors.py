@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,13 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
         raise InputError(f"{name} is {listed}, not {value!r}")
+
+
+def check_words(name: str, value: object) -> None:
+    """Raise InputError unless ``value`` is a word or a list of words."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+        raise InputError(f"{name} is a word or a list of words, not {value!r}")
 
 
 def reason(error: BaseException) -> str:

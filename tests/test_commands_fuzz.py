@@ -10,6 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from rd_lightning import JointMoments, embed, evaluate, fit, fit_chain, merge, search
+from rd_lightning.cli.overrides import _settings, config_folder
 from rd_lightning.families import sample_fasta
 from rd_lightning.fitting.state import FitState
 
@@ -120,6 +121,10 @@ VALUES = st.one_of(
 )
 
 
+OTHERS = {"merge": [], "evaluate": ["seed=1"], "search": ["out=x.tsv"]}
+"""Words without which a command is refused whatever the setting."""
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 @few
 @given(data=st.data())
@@ -128,8 +133,29 @@ def test_settings(folder, tmp_path_factory, name, data):
     main, keys = SETTINGS[name]
     empty = tmp_path_factory.mktemp("empty")
     words = [f"{key}={data.draw(VALUES)}" for key in data.draw(st.sets(st.sampled_from(keys)))]
-    missing = {"merge": [], "evaluate": ["seed=1"], "search": ["out=x.tsv"]}
-    others = missing.get(name, ["fasta=none.fasta"])
-    error = run(name, main, empty, *words, *others)
+    error = run(name, main, empty, *words, *OTHERS.get(name, ["fasta=none.fasta"]))
     assert error is not None
     assert not list(empty.rglob("*"))
+
+
+INPUTS = {
+    "fit": ["fasta=none.fasta"],
+    "embed": ["from=none.h5", "out=e.h5"],
+    "evaluate": ["assays=none.csv"],
+    "search": ["index=none.h5", "query=none.fasta", "out=x.tsv"],
+    "merge": ["states=none.safetensors"],
+}
+"""Files that are not there."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting(tmp_path, name):
+    """Of each command, given what no setting of its kind takes."""
+    for key in _settings(name, [config_folder()], []):
+        for value in ("null", "3", "[[]]", "{a:1}"):
+            others = [word for word in INPUTS[name] if word.split("=")[0] != key]
+            if len(others) < len(INPUTS[name]) and value == "null" and name == "fit":
+                continue  # the bundled sample
+            assert run(name, SETTINGS[name][0], tmp_path, f"{key}={value}", *others) is not None
+            assert not list(tmp_path.rglob("*"))

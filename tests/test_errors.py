@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rd_lightning.errors import InputError, of_file
+from rd_lightning.errors import InputError, check_words, of_file
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_a_write_names_its_file(tmp_path):
     with pytest.raises(OSError, match="x.bin") as raised, of_file(tmp_path / "x.bin"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert raised.value.filename == str(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 1.5, {"a": 1}, [None], [["a"]], [1]])
+def test_words(value):
+    for right in ("ridge", [], ["ridge", "mlp"], ("mlp",)):
+        check_words("probes", right)
+    with pytest.raises(InputError, match="probes is a word or a list of words, not"):
+        check_words("probes", value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -67,12 +67,13 @@ def misspelt_override(config_name: str, arguments: Sequence[str]) -> str | None:
             if choice not in groups[key]:
                 return f"no {key} {choice!r}; there are {', '.join(groups[key])}"
             chosen[key] = choice
-    keys = _keys(config_name, folders, [f"{key}={choice}" for key, choice in chosen.items()])
+    settings = _settings(config_name, folders, [f"{key}={c}" for key, c in chosen.items()])
+    keys = list(settings)
     if problem := misplaced(config_name, arguments, [*keys, *groups]):
         return problem
     for argument in overrides:
         key = argument.split("=")[0]
-        if key in keys and key not in groups and (problem := _wrong_group(argument, keys)):
+        if key in keys and key not in groups and (problem := _wrong_kind(argument, settings)):
             return problem
         if key.startswith(("+", "~")) or key in keys or key in groups:
             continue
@@ -115,20 +116,25 @@ def _unreadable(argument: str) -> str | None:
     return None
 
 
-def _wrong_group(argument: str, keys: Sequence[str]) -> str | None:
-    """A group of settings, such as faiss, takes a mapping of those that it has and nothing else.
-    Lightning's arguments are its own to check."""
+def _wrong_kind(argument: str, settings: Mapping[str, object]) -> str | None:
+    """A group of settings, such as faiss, takes a mapping of those that it has and nothing else; no
+    list is a mapping. Lightning's arguments are its own to check."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     override = OverridesParser.create().parse_override(argument)
     key = override.key_or_group
-    inner = [k for k in keys if k.startswith(f"{key}.")]
-    if not inner or key.startswith("trainer."):
+    if key.startswith("trainer."):
         return None
+    default = settings[key]
     value = None if override.is_sweep_override() else override.value()
-    if isinstance(value, dict) and all(f"{key}.{name}" in inner for name in value):
+    if isinstance(default, list) and isinstance(value, dict):
+        return f"{key} takes a list, not a mapping: {argument}"
+    if not isinstance(default, dict) or not default:
         return None
-    return f"{key} is a group of settings, which takes no {argument}; set {', '.join(inner)}"
+    if isinstance(value, dict) and all(name in default for name in value):
+        return None
+    inner = ", ".join(f"{key}.{name}" for name in default)
+    return f"{key} is a group of settings, which takes no {argument}; set {inner}"
 
 
 def _near(key: str, keys: Sequence[str], aliases: dict[str, str]) -> list[str]:
@@ -140,7 +146,10 @@ def _near(key: str, keys: Sequence[str], aliases: dict[str, str]) -> list[str]:
     return [k for k in dict.fromkeys(near) if settings[aliases.get(k, k)] == k][:3]
 
 
-def _keys(config_name: str, folders: Sequence[Path], overrides: Sequence[str]) -> list[str]:
+def _settings(
+    config_name: str, folders: Sequence[Path], overrides: Sequence[str]
+) -> dict[str, object]:
+    """Every key with its default, the groups' too."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
@@ -153,14 +162,14 @@ def _keys(config_name: str, folders: Sequence[Path], overrides: Sequence[str]) -
             overrides = [*overrides, f"hydra.searchpath=[{','.join(map(_searched, more))}]"]
         with hydra.initialize_config_dir(folder, version_base="1.3"):
             config = hydra.compose(config_name, overrides=list(overrides))
-            return list(_flattened(OmegaConf.to_container(config, resolve=False)))
+            return dict(_flattened(OmegaConf.to_container(config, resolve=False)))
     finally:
         GlobalHydra.instance().hydra = before
 
 
-def _flattened(config: object, prefix: str = "") -> Iterator[str]:
+def _flattened(config: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in config.items() if isinstance(config, dict) else ():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         yield from _flattened(value, f"{prefix}{key}.")
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import check_words
 from .representations.baselines import BUILDERS
 from .scoring import ONE_HOT
 
@@ -101,6 +102,10 @@ class EvaluateOptions:
     cache: str | None = None
     seed: int = 0
     out: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("pooling", "probes", "representations"):
+            check_words(name, getattr(self, name))
 
 
 def score_settings(options: EvaluateOptions, folder: Path) -> dict[str, Any]:

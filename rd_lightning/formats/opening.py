@@ -49,7 +49,8 @@ def open_vectors(
     path = Path(path)
     if layout is not None:
         check_choice("layout", layout, LAYOUTS)
-    if columns is not None and (isinstance(columns, str) or len(columns) != 2):
+    of_names = isinstance(columns, (list, tuple)) and all(isinstance(c, str) for c in columns)
+    if columns is not None and not (of_names and len(columns) == 2):
         raise InputError(f"columns are two names, of the ids and of the vectors, not {columns!r}")
     if not path.exists():
         raise InputError(f"{path}: no such file")

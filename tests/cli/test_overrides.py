@@ -29,6 +29,11 @@ def test_a_group_of_settings_is_no_setting(value):
     assert problem is not None and "set faiss.kind, faiss.effort" in problem
 
 
+def test_a_list_is_no_mapping():
+    problem = misspelt_override("evaluate", ["probes=[ridge]", "representations={a:1}"])
+    assert problem == "representations takes a list, not a mapping: representations={a:1}"
+
+
 @pytest.mark.parametrize(
     ("command", "override"),
     [

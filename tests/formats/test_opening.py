@@ -332,8 +332,9 @@ def test_a_file_of_ours_without_a_record(tmp_path):
 def test_settings_of_a_python_caller():
     with pytest.raises(InputError, match="layout is uniprot or flat, not 'x'"):
         open_vectors("x.h5", layout="x")
-    with pytest.raises(InputError, match="columns are two names"):
-        open_vectors("x.parquet", columns="id")
+    for columns in ("id", ["id"], [], ["id", None], 3, True):
+        with pytest.raises(InputError, match="columns are two names"):
+            open_vectors("x.parquet", columns=columns)
 
 
 @pytest.mark.parametrize(
