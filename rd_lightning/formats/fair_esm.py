@@ -47,7 +47,10 @@ class FairESMWriter(Writer):
 
     def write(self, record: Embedded) -> None:
         content: dict[str, object] = {"label": record.id}
-        for pooling, vectors in record.vectors.items():
+        for pooling, given in record.vectors.items():
+            # torch.save writes a view's storage whole, which is that of a block of records.
+            own = given.untyped_storage().nbytes() == given.nbytes
+            vectors = given if own else given.clone()
             content[KEYS[pooling]] = (
                 vectors if pooling == ENERGY else self.description.prefixes(vectors)
             )
