@@ -329,6 +329,7 @@ def test_a_file_of_ours_without_a_record(tmp_path):
         reader.residues(IDS.index("copy"))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_settings_of_a_python_caller():
     with pytest.raises(InputError, match="layout is uniprot or flat, not 'x'"):
         open_vectors("x.h5", layout="x")
