@@ -130,7 +130,7 @@ def _from_files(config: DictConfig, console: Console) -> None:
     job = FilesJob(_options(config), plain(config)["embeddings"], device.device)
     job.run(console, preflight=config.preflight)
     if not config.preflight:
-        _draw(console, job.out, drawing)
+        _draw(console, job.output.path, drawing)
 
 
 def _drawing(config: DictConfig, *, is_part: bool) -> MapOptions:
@@ -232,14 +232,14 @@ def _convert(console: Console, config: DictConfig) -> None:
     conversion = convert(options)
     with conversion.reader, ExitStack() as stack:
         if not config.preflight:
-            stack.enter_context(owned_file(conversion.target))
+            stack.enter_context(owned_file(conversion.output.path))
         print_facts(console, conversion.facts())
         if config.preflight:
             return
         conversion.run()
     console.print(f"{conversion.description.num_records:,} records written")
-    console.print(f"embeddings: {conversion.target}", soft_wrap=True)
-    _draw(console, conversion.target, drawing)
+    console.print(f"embeddings: {conversion.output.path}", soft_wrap=True)
+    _draw(console, conversion.output.path, drawing)
 
 
 def _part(assemble: object) -> OutputPart | None:

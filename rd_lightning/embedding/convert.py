@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,29 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..display.console import Fact, residue_progress, shown_size
-from ..display.room import check_room
-from ..errors import InputError, check_choice, of_file, whole_number
+from ..display.console import Fact, residue_progress
+from ..errors import InputError, check_choice, whole_number
 from ..formats import (
     Description,
     Reader,
-    check_writer,
-    format_of,
-    layout_of,
     open_vectors,
-    writer_for,
 )
 from ..formats.base import ENERGY
 from ..formats.codec import CODE_KINDS, CodeKind
-from ..formats.text import BYTES_PER_NUMBER
 from ..runtime.files import check_unused
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
 from .job import DTYPES
+from .output_file import OutputFile
 from .pooling import check_poolings
-from .preflight import BYTES_PER_RECORD
 from .source_records import source_codecs, source_records
-from .spool import num_bytes
 
 
 @dataclass(frozen=True)
@@ -72,24 +62,19 @@ class Conversion:
         if options.out is None:
             raise InputError("out is missing; name the file: out=emb.parquet")
         self.options, self.reader = options, reader
-        self.target = Path(options.out)
-        check_unused(self.target)
-        self.format = format_of(self.target, options.format)
-        self.layout = layout_of(self.format, options.layout)
+        check_unused(Path(options.out))
+        self.output = OutputFile(Path(options.out), options.format, options.layout)
         self.width = self._width()
         num_levels = sum(d < self.width for d in reader.dims) + bool(reader.dims)
         self.levels, self.dims = reader.levels[:num_levels], reader.dims[:num_levels]
         self.poolings = self._poolings()
-        self.writer = writer_for(self.format, self.layout)
         self.code: CodeKind | None = self._code()
         self.dtype = self._dtype()
-        about = (self.poolings, self.dtype, self.code)
-        check_writer(self.writer, self.format, self.layout, *about)
-        self._check_ids()
+        self.output.check_holds(self.poolings, self.dtype, self.code)
+        self.output.check_ids(reader, range(len(reader.ids)))
         self.first, self.kinds = self._distinct()
         self.description = self._description()
-        if problem := self.writer.problem(self.description):
-            raise InputError(f"out={self.target}: {problem}")
+        self.output.check_description(self.description)
 
     def _width(self) -> int:
         reader, level, width = self.reader, self.options.level, self.options.width
@@ -131,7 +116,7 @@ class Conversion:
         if self.options.dtype is not None:
             return next((code for code in CODE_KINDS if code == self.options.dtype), None)
         kinds: list[CodeKind] = [
-            codec.kind for codec in self.reader.codecs.values() if self.writer.codes
+            codec.kind for codec in self.reader.codecs.values() if self.output.writer.codes
         ]
         return next(iter(kinds), None)
 
@@ -148,25 +133,7 @@ class Conversion:
             return DTYPES[self.options.dtype]
         stored = self.reader.metadata.get("dtype")
         found = DTYPES.get(stored or self.reader.dtype.name, torch.float32)
-        return found if found in self.writer.dtypes else torch.float32
-
-    def _check_ids(self) -> None:
-        ids, writer = self.reader.ids, self.writer
-        for number, id in enumerate(ids, start=1):
-            if problem := writer.id_problem(id):
-                raise InputError(f"{self.reader.path}: record {number}: {problem}")
-        if writer.ignores_case(self.target) and len({id.lower() for id in ids}) < len(ids):
-            raise InputError(
-                f"{self.reader.path}: ids differ in case alone, which file names on this disk do "
-                "not tell apart; use out=emb.h5"
-            )
-        if writer.needs_sequences:
-            for index, id in enumerate(ids):
-                if self.reader.sequence_hash(index) is None:
-                    raise InputError(
-                        f"{self.reader.path}: the sequence of {id} is not known, by which "
-                        f"layout={self.layout} names it; embed the FASTA file with this layout"
-                    )
+        return found if found in self.output.writer.dtypes else torch.float32
 
     def _distinct(self) -> tuple[np.ndarray, np.ndarray]:
         """Records that are the first of their sequence, and which of those each record is; where
@@ -215,7 +182,7 @@ class Conversion:
             "width": self.width,
             "poolings": list(self.poolings),
             "dtype": self.dtype_name,
-            **({} if self.layout is None else {"layout": self.layout}),
+            **({} if self.output.layout is None else {"layout": self.output.layout}),
         }
 
     def facts(self) -> list[Fact]:
@@ -224,38 +191,22 @@ class Conversion:
         Raises:
             InputError: the disk is too small.
         """
-        reader, about = self.reader, self.description
-        needed = self._bytes()
-        remedy = "choose another disk, dtype=float16, a smaller width, or one pooling"
-        free = check_room(self.target.absolute().parent, needed, remedy)
+        reader = self.reader
         columns = f"{reader.width:,}" + (f" -> {self.width:,}" if self.width < reader.width else "")
         levels = ", ".join(
             f"{name} ({min(d, self.width):,})"
             for name, d in zip(self.levels, self.dims, strict=True)
         )
-        layout = "" if self.layout is None else f" (layout {self.layout})"
         stored = reader.metadata.get("dtype", reader.dtype.name)
         kind = self.dtype_name if stored == self.dtype_name else f"{stored} -> {self.dtype_name}"
         return [
             ("input", reader.path),
             ("kind", f"{reader.kind}: {' and '.join(reader.poolings)}"),
-            ("records", f"{about.num_records:,}"),
+            ("records", f"{len(reader.ids):,}"),
             ("columns", columns),
             *([("levels", levels)] if levels else []),
-            ("output", self.target),
-            ("format", f"{self.format}{layout}, {' and '.join(self.poolings)}, {kind}"),
-            ("disk", f"{shown_size(needed)} needed, {shown_size(free)} free"),
+            *self.output.facts(self.description, kind, self.code),
         ]
-
-    def _bytes(self) -> int:
-        about = self.description
-        shared = self.format in ("hdf5", "npy") and not self.writer.one_pooling
-        lengths = about.lengths if shared else about.lengths[self.kinds]
-        sizes = {"energies": max(0, about.num_energies), "code": self.code}
-        vectors = num_bytes(lengths, self.width, self.dtype, self.poolings, **sizes)
-        if self.format == "csv":
-            vectors = vectors // self.dtype.itemsize * BYTES_PER_NUMBER
-        return vectors + BYTES_PER_RECORD[self.format] * about.num_records * len(self.poolings)
 
     def run(self) -> None:
         """Read, cut and write; the output appears whole or not at all.
@@ -269,39 +220,19 @@ class Conversion:
         if codecs:
             digests = {pooling: codec.digest() for pooling, codec in codecs.items()}
             about = replace(about, codecs=codecs, metadata={**about.metadata, "codecs": digests})
-        with (
-            of_file(self.target),
-            whole_output(self.target, self.format) as path,
-            self.writer(path, about) as writer,
-            residue_progress() as progress,
-        ):
+        with self.output.writing(about) as writer, residue_progress() as progress:
             records = source_records(
                 self.reader,
                 about,
                 self.first,
                 self.kinds,
-                hashes=self.writer.hashes_sequences,
+                hashes=writer.hashes_sequences,
             )
             task = progress.add_task("converting", total=number, unit="records")
             for record, done in zip(records, range(1, number + 1), strict=True):
                 writer.write(record)
                 if done % 64 == 0 or done == number:
                     progress.update(task, completed=done)
-
-
-@contextmanager
-def whole_output(target: Path, format: str) -> Iterator[Path]:
-    """For a writer of a file, which is whole or absent by itself, the target; for one of a folder,
-    one beside it that is renamed at the end."""
-    if format not in ("npy", "pt"):
-        yield target
-        return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def convert(options: ConvertOptions) -> Conversion:

@@ -10,16 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..display.console import Console, print_facts, residue_progress, shown_size
-from ..errors import InputError, check_choice, of_file
+from ..display.console import Console, Fact, print_facts, residue_progress
+from ..errors import InputError, check_choice
 from ..families.family import chain_text
 from ..formats import (
     Description,
     Embedded,
-    check_writer,
-    format_of,
-    layout_of,
-    writer_for,
 )
 from ..formats.base import ENERGY, PER_RESIDUE, Pooling
 from ..formats.codec import CODE_KINDS
@@ -30,16 +26,13 @@ from ..runtime.owner import owned_file
 from ..runtime.precision import dtype_name, true_float32
 from ..runtime.provenance import versions
 from ..runtime.stopping import stop_if_told
-from .convert import whole_output
 from .energy import check_energy, energy_shares
 from .job import DTYPES, EmbedOptions
+from .output_file import OutputFile
 from .pooling import check_poolings
-from .preflight import check_disk
-from .spool import num_bytes
 
 _ROWS = 8192
 """Of a block that the head is applied to at once; a longer protein is one block."""
-_BYTES_PER_RECORD = 2000
 
 
 class FilesJob:
@@ -66,13 +59,10 @@ class FilesJob:
         self.head = RDHead.from_pretrained(options.head)
         self.num_members, self.width = reach(self.head, options.level, options.width)
         self.levels = self.head.names[: self.num_members]
-        self.out = Path(options.out)
-        self.format = format_of(self.out, options.format)
+        self.output = OutputFile(Path(options.out), options.format, options.layout)
         self.poolings = self._poolings(options)
         self.dtype = self._dtype(options)
-        self.layout = layout_of(self.format, options.layout)
-        self.writer = writer_for(self.format, self.layout)
-        check_writer(self.writer, self.format, self.layout, self.poolings, self.dtype)
+        self.output.check_holds(self.poolings, self.dtype)
         self.files = self._members(embeddings)
 
     def _dtype(self, options: EmbedOptions) -> torch.dtype:
@@ -80,7 +70,7 @@ class FilesJob:
         if options.dtype in CODE_KINDS or options.scales is not None:
             raise InputError(
                 "embeddings: codes are made of a whole file; write float32 first, then "
-                f"rd-embed from={self.out} out=codes.h5 dtype=int8"
+                f"rd-embed from={options.out} out=codes.h5 dtype=int8"
             )
         return DTYPES[options.dtype]
 
@@ -119,40 +109,23 @@ class FilesJob:
         wanted = "mean" if self.poolings == ("mean",) else "residue"
         with MemberReaders(self.files, wanted) as readers:
             self._check_widths(readers)
-            check_unused(self.out)
+            check_unused(self.output.path)
             matched = readers.match(self.on_invalid)
-            self._check_ids(readers, matched)
-            print_facts(console, self._facts(readers, matched))
+            self.output.check_ids(readers.readers[0], matched.positions[0].tolist())
+            description = self._description(readers, matched)
+            self.output.check_description(description)
+            print_facts(console, self._facts(readers, matched, description))
             if preflight:
                 return
-            with owned_file(self.out):
-                self._write(readers, matched)
+            with owned_file(self.output.path):
+                self._write(readers, matched, description)
         number = matched.positions.shape[1]
         console.print(f"{number:,} records embedded")
         if matched.problems:
-            skipped = self.out.with_name(f"{self.out.name}.skipped.tsv")
+            skipped = self.output.path.with_name(f"{self.output.path.name}.skipped.tsv")
             matched.write_problems(skipped)
             console.print(f"{len(matched.problems):,} records skipped: {skipped}", soft_wrap=True)
-        console.print(f"embeddings: {self.out}", soft_wrap=True)
-
-    def _check_ids(self, readers: MemberReaders, matched: Matched) -> None:
-        first, writer = readers.readers[0], self.writer
-        positions = matched.positions[0].tolist()
-        for position in positions:
-            id = str(first.ids[position])
-            if problem := writer.id_problem(id):
-                raise InputError(f"{first.path}: record {position + 1}: {problem}")
-            if writer.needs_sequences and first.sequence_hash(position) is None:
-                raise InputError(
-                    f"{first.path}: the sequence of {id} is not known, by which "
-                    f"layout={self.layout} names it; use another layout"
-                )
-        kinds = {str(first.ids[position]).casefold() for position in positions}
-        if writer.ignores_case(self.out) and len(kinds) < len(positions):
-            raise InputError(
-                f"{first.path}: ids differ in case alone, which file names on this disk do not "
-                "tell apart; use out=emb.h5"
-            )
+        console.print(f"embeddings: {self.output.path}", soft_wrap=True)
 
     def _check_widths(self, readers: MemberReaders) -> None:
         for file, width, own in zip(
@@ -164,28 +137,18 @@ class FilesJob:
                     f"embeddings of the model that the head was fitted on"
                 )
 
-    def _facts(self, readers: MemberReaders, matched: Matched) -> list[tuple[str, str]]:
-        number, lengths = matched.positions.shape[1], self._lengths(matched)
-        size = num_bytes(
-            lengths, self.width, self.dtype, self.poolings, energies=len(self.levels) - 1
-        )
-        needed = size + _BYTES_PER_RECORD * number * len(self.poolings)
-        free = check_disk(self.out, needed, 0)
+    def _facts(
+        self, readers: MemberReaders, matched: Matched, description: Description
+    ) -> list[Fact]:
         levels = chain_text(self.levels, self.head.dims[: self.num_members])
         rows = "a row a residue" if readers.by_residue else "a row a protein"
-        layout = "" if self.layout is None else f" (layout {self.layout})"
         skipped = f", {len(matched.problems):,} skipped" if matched.problems else ""
         return [
             ("levels", f"{levels}, {self.width} columns"),
             *readers.facts(),
-            ("proteins", f"{number:,} in all files{skipped}; {rows}"),
+            ("proteins", f"{description.num_records:,} in all files{skipped}; {rows}"),
             ("device", self.device.type),
-            ("output", str(self.out)),
-            (
-                "format",
-                f"{self.format}{layout}, {' and '.join(self.poolings)}, {dtype_name(self.dtype)}",
-            ),
-            ("disk", f"{shown_size(needed)} needed, {shown_size(free)} free"),
+            *self.output.facts(description, dtype_name(self.dtype), None),
         ]
 
     @staticmethod
@@ -214,12 +177,12 @@ class FilesJob:
                 name: {**said, "digest": digests[name]} for name, said in readers.origin().items()
             },
             "versions": versions(),
-            **({} if self.layout is None else {"layout": self.layout}),
+            **({} if self.output.layout is None else {"layout": self.output.layout}),
         }
 
-    def _write(self, readers: MemberReaders, matched: Matched) -> None:
-        lengths, first = self._lengths(matched), readers.readers[0]
-        description = Description(
+    def _description(self, readers: MemberReaders, matched: Matched) -> Description:
+        lengths = self._lengths(matched)
+        return Description(
             self.poolings,
             self.levels,
             self.head.dims[: self.num_members],
@@ -229,15 +192,11 @@ class FilesJob:
             lengths=lengths,
             metadata=self._metadata(readers, matched),
         )
-        if problem := self.writer.problem(description):
-            raise InputError(f"out={self.out}: {problem}")
+
+    def _write(self, readers: MemberReaders, matched: Matched, description: Description) -> None:
+        lengths, first = description.lengths, readers.readers[0]
         head, digests = self.head.to(self.device), first.digests
-        with (
-            of_file(self.out),
-            whole_output(self.out, self.format) as path,
-            self.writer(path, description) as writer,
-            residue_progress() as progress,
-        ):
+        with self.output.writing(description) as writer, residue_progress() as progress:
             task = progress.add_task("embedding", total=len(lengths), unit="records")
             for start, stop in self._blocks(readers, lengths):
                 stop_if_told()

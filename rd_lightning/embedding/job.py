@@ -18,7 +18,7 @@ from ..errors import InputError, check_choice
 from ..families.execution import FORMER, Execution, recorded
 from ..families.holding import held_dtype
 from ..families.placement import Offload, Placement, Work, available_memory, place
-from ..formats import Description, Writer, check_writer, format_of, layout_of, writer_for
+from ..formats import Description, Writer
 from ..formats.codec import CODE_KINDS, Codec, CodeKind
 from ..head.family import family_of, members_of
 from ..head.head import RDHead, reach
@@ -29,6 +29,7 @@ from .codes import OutputCodes
 from .dataset import EmbedData
 from .energy import check_energy
 from .nested_model import NestedModel
+from .output_file import OutputFile
 from .parallel import stream_tokens
 from .plan import EmbedSettings
 from .pooling import Known, check_begin, check_poolings
@@ -97,9 +98,7 @@ class EmbedJob:
         self.out, self.part = Path(out), part or OutputPart()
         if self.topup and not self.part.is_whole:
             raise InputError("a file that is topped up is written as one: assemble=only")
-        self.target = self.part.path(self.out)
-        self.format = format_of(self.out, options.format)
-        self.layout = layout_of(self.format, options.layout)
+        self.output = OutputFile(self.part.path(self.out), options.format, options.layout)
         made = self.topup.metadata if self.topup else {}
         self.poolings = check_poolings(made.get("poolings", options.pooling))
         check_energy(self.poolings, self.levels)
@@ -107,9 +106,10 @@ class EmbedJob:
         check_choice("dtype", dtype, tuple(DTYPES))
         self.dtype = DTYPES[dtype]
         self.code: CodeKind | None = dtype if dtype in CODE_KINDS else None
-        writer = self._check_format()
+        self._check_format()
         about = (self.poolings, self.head, self.width, self.topup)
         self.codes = OutputCodes(self.code, options.scales, *about)
+        writer = self.output.writer
         self.id_rule = IdRule(options.ids, True, writer.ignores_case(self.out), writer.id_problem)
         settings = {key: getattr(options, key) for key in ("max_residues", "long", "overlap")}
         self.settings: dict[str, Any] = self.topup.settings if self.topup else settings
@@ -127,14 +127,17 @@ class EmbedJob:
             raise InputError(f"width={self.width}: only whole levels can be topped up; use level=")
         return TopUp(EmbeddingFile(self.options.topup), self.head, self.num_members)
 
-    def _check_format(self) -> type[Writer]:
-        if self.topup and (self.format, self.layout) != ("hdf5", "uniprot"):
+    def _check_format(self) -> None:
+        if self.topup and (self.output.format, self.output.layout) != ("hdf5", "uniprot"):
             raise InputError(
                 f"out={self.out}: only HDF5 files of the layout uniprot can be topped up"
             )
-        writer = writer_for(self.format, self.layout)
-        check_writer(writer, self.format, self.layout, self.poolings, self.dtype, self.code)
-        return writer
+        self.output.check_holds(self.poolings, self.dtype, self.code)
+
+    @property
+    def target(self) -> Path:
+        """The output, or the part of it that is written."""
+        return self.output.path
 
     def refuse_used(self) -> None:
         """Raise InputError if the output is there: it would be lost."""
@@ -309,7 +312,8 @@ class EmbedJob:
 
     def writer(self, metadata: Mapping[str, Any], codecs: Mapping[str, Codec]) -> Writer:
         """Of the output, in its format."""
-        said = {"layout": self.layout} if self.layout is not None else {}
+        layout = self.output.layout
+        said = {"layout": layout} if layout is not None else {}
         description = self.description({**metadata, **said}, codecs)
         if self.topup:
             from ..formats.hdf5 import HDF5TopUp
@@ -317,4 +321,4 @@ class EmbedJob:
             return HDF5TopUp(
                 self.target, description, old=self.topup.file.path, old_width=self.topup.width
             )
-        return writer_for(self.format, self.layout)(self.target, description)
+        return self.output.writer(self.target, description)

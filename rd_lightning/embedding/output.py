@@ -14,7 +14,7 @@ from ..data.scan import SKIPPED
 from ..display.console import residue_progress
 from ..display.skipped import write_skipped
 from ..errors import InputError
-from ..formats import Embedded, writer_for
+from ..formats import Embedded
 from ..formats.base import sequence_hash
 from ..formats.codec import Codec
 from .job import EmbedJob
@@ -79,7 +79,7 @@ def _write_records(job: EmbedJob, spool: Spool, metadata: Mapping[str, Any]) -> 
     lengths, digests = store.column("length"), store.column("digest")
     numbers = records.numbers
     kinds = data.unique.of[numbers.start : numbers.stop].tolist()
-    hashes = writer_for(job.format, job.layout).hashes_sequences
+    hashes = job.output.writer.hashes_sequences
     with job.writer(metadata, codecs) as writer, residue_progress() as progress:
         writing = progress.add_task("writing", total=len(kinds), unit="records")
         for done, (i, kind) in enumerate(zip(numbers, kinds, strict=True)):

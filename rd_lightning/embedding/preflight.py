@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..display.console import Fact, long_sequences, scan_facts, shown_size
-from ..display.room import check_room
-from ..errors import InputError
 from ..families.download import said_of_source
 from ..families.family import chain_text
 from ..families.placement import Offload, Placement, place, remedies
-from ..formats import Description, writer_for
+from ..formats import Description
 from ..formats.codec import CodeKind
-from ..formats.text import BYTES_PER_NUMBER as CSV_BYTES_PER_NUMBER
 from ..runtime.precision import dtype_name
 from .dataset import EmbedData
+from .output_file import OutputFile
 from .spool import num_bytes
 
 if TYPE_CHECKING:
     from .job import EmbedJob
-
-BYTES_PER_RECORD = {
-    "hdf5": 2000,
-    "pt": 4096,
-    "parquet": 200,
-    "npy": 100,
-    "h5ad": 200,
-    "csv": 200,
-}
 
 
 def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) -> list[Fact]:
@@ -41,14 +29,12 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
     if job.topup:
         job.topup.check_sequences(job.data)
     description = job.description()
-    if problem := writer_for(job.format, job.layout).problem(description):
-        raise InputError(f"out={job.target}: {problem}")
-    needed = disk_needed(job.data, description, job.format, job.code)
+    job.output.check_description(description)
+    needed = disk_needed(job.output, description, job.code)
     there = sum(f.stat().st_blocks * 512 for f in job.spool_folder.glob("*"))
-    free = check_disk(job.out, needed, there // job.part.of)
+    free = job.output.check_disk(needed, there=there // job.part.of)
     levels = chain_text(job.levels, job.head.dims[: job.num_members])
-    layout = "" if job.layout is None else f" (layout {job.layout})"
-    output = f"{job.format}{layout}, {' and '.join(job.poolings)}, {job.dtype_name}"
+    output = job.output.kind(job.poolings, job.dtype_name)
     if job.topup:
         output += f"; columns {job.topup.width + 1} to {job.width} are added"
     weights = job.options.family.get("weights")
@@ -69,30 +55,12 @@ def embed_facts(job: EmbedJob, device: str, placement: Placement | None = None) 
     ]
 
 
-def disk_needed(
-    data: EmbedData, description: Description, format: str, code: CodeKind | None = None
-) -> int:
+def disk_needed(output: OutputFile, description: Description, code: CodeKind | None = None) -> int:
     """Bytes of the vectors during the run, and of the file made of them at its end, which may hold
     codes."""
     about = (description.lengths, description.width, description.dtype, description.poolings)
     vectors = num_bytes(*about, energies=description.num_energies)
-    final = num_bytes(*about, energies=description.num_energies, code=code)
-    if format not in ("hdf5", "npy"):  # there, equal sequences share their vectors
-        final *= description.num_records / max(1, len(description.lengths))
-    if format == "csv":
-        final *= CSV_BYTES_PER_NUMBER / description.dtype.itemsize
-    overhead = BYTES_PER_RECORD[format] * description.num_records * len(description.poolings)
-    return int(vectors + final + overhead)
-
-
-def check_disk(out: Path, needed: int, there: int) -> int:
-    """Free bytes where ``out`` will be.
-
-    Raises:
-        InputError: fewer than needed, beside the bytes that an earlier run left there.
-    """
-    remedy = "choose another disk, dtype=float16, a smaller level, or pooling=mean"
-    return check_room(out.absolute().parent, needed, remedy, there=there)
+    return vectors + output.num_bytes(description, code)
 
 
 def data_facts(data: EmbedData) -> list[Fact]:

@@ -16,7 +16,7 @@ from ..runtime.precision import dtype_name
 from .base import METADATA, Embedded, Writer
 from .hdf5 import _open_file
 
-_ROWS_PER_BLOCK = 256
+ROWS_PER_BLOCK = 256
 _TEXT = h5py.string_dtype()
 
 
@@ -48,7 +48,7 @@ class H5ADWriter(Writer):
             "X",
             (rows, about.width),
             np.dtype(dtype_name(about.dtype)),
-            chunks=(min(rows, _ROWS_PER_BLOCK), about.first_width),
+            chunks=(min(rows, ROWS_PER_BLOCK), about.first_width),
             track_times=False,
         )
         _say(self._x, "array", "0.2.0")
@@ -64,7 +64,7 @@ class H5ADWriter(Writer):
 
     def write(self, record: Embedded) -> None:
         self._records.append(record)
-        if len(self._records) == _ROWS_PER_BLOCK:
+        if len(self._records) == ROWS_PER_BLOCK:
             self._flush()
 
     def _flush(self) -> None:
