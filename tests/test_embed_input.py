@@ -96,6 +96,17 @@ def test_a_fifo_a_folder_and_a_file_are_one(inside, head):
         assert np.array_equal(three[id], vector)
 
 
+def test_accessions_are_the_keys_of_uniprots_own_files(inside, head):
+    Path("x.fasta").write_text(">sp|P12345|AATM_RABIT a\nACDEF\n>tr|Q1|Q1_X\nGHIKL\n")
+    run(head, "fasta=x.fasta", "out=whole.h5")
+    run(head, "fasta=x.fasta", "out=x.h5", "ids=accession", "layout=flat")
+    with h5py.File("x.h5") as file:  # as on UniProt's help page
+        found = {id: np.array(embedding) for id, embedding in file.items()}
+    assert list(found) == ["P12345", "Q1"]
+    for vector, whole in zip(found.values(), vectors("whole.h5").values(), strict=True):
+        assert np.array_equal(vector, whole)
+
+
 def test_the_whole_header_may_be_the_id(inside, head, capsys):
     Path("x.fasta").write_bytes(b">s 1/2\nACDEF\n>s prot\xe9ine\nGHIKL\n")
     assert "with ids=header it is the whole" in refused(capsys, head, "fasta=x.fasta", "out=x.h5")

@@ -26,7 +26,8 @@ _PIR = re.compile(r"(?:[PF]1|D[LC]|R[LC]|N[13]|XX);\S")
 NUCLEOTIDES = "ACGTUN"
 LEAST_SHARE, LEAST_LETTERS = 0.95, 50
 
-Ids = Literal["first_word", "header"]
+_UNIPROT = re.compile(r"(?:sp|tr)\|([^|]+)\|[^|]*")
+Ids = Literal["first_word", "header", "accession"]
 
 
 class Record(NamedTuple):
@@ -37,7 +38,8 @@ class Record(NamedTuple):
     line: int
     """Line of its header, 1 for the first."""
     id: str
-    """First word of the header, or the whole; UTF-8, or Latin-1 where it is not UTF-8."""
+    """First word of the header, the accession in it, or the whole header; UTF-8, or Latin-1 where
+    it is not UTF-8."""
     letters: str
     """The sequence lines joined, white space removed; otherwise unchanged."""
 
@@ -88,7 +90,8 @@ def read_records(
     once.
 
     Args:
-        ids: whether an id is the first word of a header, or the whole of it.
+        ids: whether an id is the first word of a header, the whole of it, or the
+            :func:`accession` in the first word.
         first: number of the first record.
 
     Raises:
@@ -111,8 +114,7 @@ def read_records(
                         f"{path}: PIR, not FASTA: line {line} is {_shown('>' + header)}, and the "
                         "line below it is a title; convert it to FASTA"
                     )
-                words = [header] if ids == "header" else header.split(maxsplit=1)
-                yield Record(number, line, words[0] if words else "", letters)
+                yield Record(number, line, _id(header, ids), letters)
     except InputError:
         raise
     # Each library that unpacks has errors of its own (zlib, isal, lzma, zstd), of no common base.
@@ -120,6 +122,25 @@ def read_records(
         raise InputError(f"{path}: cannot be read after record {number} ({error})") from error
     if number < first:
         raise InputError(f"{path}: the file is empty; it must hold FASTA records")
+
+
+def _id(header: str, ids: Ids) -> str:
+    if ids == "header":
+        return header
+    first = next(iter(header.split(maxsplit=1)), "")
+    return accession(first) if ids == "accession" else first
+
+
+def accession(id: str) -> str:
+    """The accession in an id of UniProt's FASTA files, ``sp|ACCESSION|NAME`` or
+    ``tr|ACCESSION|NAME``; any other id as it is.
+
+    Example:
+        >>> accession("sp|P12345|AATM_RABIT"), accession("P12345"), accession("gi|1|x")
+        ('P12345', 'P12345', 'gi|1|x')
+    """
+    found = _UNIPROT.fullmatch(id)
+    return found[1] if found else id
 
 
 def _lines(path: str, handle: Iterable[str], headers: deque[tuple[int, str]]) -> Iterator[str]:

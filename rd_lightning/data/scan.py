@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, get_args
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class IdRule:
     """Why an id cannot be used; None if it can."""
 
     def __post_init__(self) -> None:
-        check_choice("ids", self.of, ("first_word", "header"))
+        check_choice("ids", self.of, get_args(Ids))
 
     def key(self, id: str) -> str:
         """Of equal ids, equal."""
@@ -165,12 +165,17 @@ class _Scan:
     def _raise(self, *, more: bool = False) -> None:
         first = "the first ten" if more else f"{len(self.problems)}"
         listed = "; ".join(self.problems)
-        whole = ""
-        if self.summary.num_duplicate_ids and self.ids.of == "first_word":
-            whole = " An id is the first word of its header; with ids=header it is the whole."
+        other = ""
+        if self.summary.num_duplicate_ids and self.ids.of != "header":
+            other = {
+                "first_word": " An id is the first word of its header; with ids=header it is the "
+                "whole.",
+                "accession": " An id is the accession in the first word of its header; with "
+                "ids=first_word it is the whole word.",
+            }[self.ids.of]
         raise InputError(
             f"{self.summary.path}: {first} unusable record(s): {listed}. "
-            f"Fix them, or pass on_invalid=skip (rd-fit: data.on_invalid=skip).{whole}"
+            f"Fix them, or pass on_invalid=skip (rd-fit: data.on_invalid=skip).{other}"
         )
 
     def _find_duplicate_ids(self) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from ..data.fasta import accession
 from ..errors import InputError, check_choice
 from .base import Description, Embedded, Writer
 from .codec import CodeKind
-from .opening import accession, open_vectors
+from .opening import open_vectors
 from .reader import Reader
 
 FORMATS = {

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..data.fasta import accession
 from ..data.scan import tsv_cell
 from ..errors import InputError, check_choice
 from ..runtime.files import atomic_path
-from .opening import accession, open_vectors
+from .opening import open_vectors
 from .reader import Reader
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
-"""Opening an embedding file or folder of any kind; accessions of UniProt's ids."""
+"""Opening an embedding file or folder of any kind."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from .reader import Reader
 LAYOUTS = ("uniprot", "flat")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _KINDS = "HDF5 (.h5), Parquet, AnnData (.h5ad), CSV, TSV, .npz, or a folder of .npy or .pt files"
-_UNIPROT = re.compile(r"(?:sp|tr)\|([^|]+)\|[^|]*")
 
 
 def open_vectors(
@@ -91,15 +89,3 @@ def _opened(path: Path, layout: str | None, columns: Sequence[str] | None) -> Re
 
         return NPZReader(path, columns)
     return None
-
-
-def accession(id: str) -> str:
-    """The accession in an id of UniProt's FASTA files, ``sp|ACCESSION|NAME`` or
-    ``tr|ACCESSION|NAME``; any other id as it is.
-
-    Example:
-        >>> accession("sp|P12345|AATM_RABIT"), accession("P12345"), accession("gi|1|x")
-        ('P12345', 'P12345', 'gi|1|x')
-    """
-    found = _UNIPROT.fullmatch(id)
-    return found[1] if found else id

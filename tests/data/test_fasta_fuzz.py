@@ -40,7 +40,7 @@ def test_a_scan_gives_sequences_or_one_line(tmp_path, content, name, data):
         content = content[:cut] + data.draw(st.binary(max_size=3)) + content[cut:]
     path.write_bytes(content)
     rule = IdRule(
-        data.draw(st.sampled_from(["first_word", "header"])),
+        data.draw(st.sampled_from(["first_word", "header", "accession"])),
         data.draw(st.booleans()),
         data.draw(st.booleans()),
         lambda id: None if id else "no id",

@@ -43,6 +43,18 @@ def test_first_words_that_collide_are_told_of_the_whole_header(tmp_path):
     assert "ids=header" not in str(caught.value)
 
 
+def test_accessions_that_collide_are_told_of_the_whole_word(fasta):
+    path = fasta([("sp|P1|A_X", "AC"), ("sp|P2|B_X x", "DE"), ("other y", "FG")])
+    rule = IdRule("accession", unique=True)
+    with scan_fasta(path, ids=rule) as store:
+        assert ids(store) == ["P1", "P2", "other"]
+    path = fasta([("sp|P1|A_X", "AC"), ("tr|P1|B_X", "DE")])
+    with pytest.raises(InputError, match="with ids=first_word it is the whole word"):
+        scan_fasta(path, ids=rule)
+    with scan_fasta(path, ids=UNIQUE) as store:
+        assert ids(store) == ["sp|P1|A_X", "tr|P1|B_X"]
+
+
 def test_ids_that_differ_in_case_alone(fasta):
     path = fasta([("1abc_A", "AC"), ("1abc_a", "DE"), ("é", "FG"), ("e\u0301", "HI")])
     with scan_fasta(path, ids=UNIQUE) as store:
