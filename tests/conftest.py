@@ -42,7 +42,9 @@ SEEDS = (0, 1, 2)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption(
+        "--slow", action="store_true", help="also run the tests that take minutes or many processes"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--slow"):
-        skip = pytest.mark.skip(reason="takes minutes; run with --slow")
+        skip = pytest.mark.skip(reason="takes minutes, or many processes; run with --slow")
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(skip)

@@ -227,6 +227,7 @@ def test_top_up_from_the_first_to_the_third(inside, argv, dtype):
     assert metadata["levels"] == ["50K", "200K", "800K"]
 
 
+@pytest.mark.slow
 def test_ten_thousand_records_of_all_kinds(inside, argv):
     """Duplicate sequences, odd ids, empty and invalid ones: each embedded or listed."""
     generator = np.random.default_rng(0)

@@ -87,6 +87,7 @@ def other(folder, tmp_path_factory) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_what_stops_the_first_machine_stops_the_others(folder, other, free_port):
     (folder / "x.h5").touch()
     arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu")
@@ -101,6 +102,7 @@ def test_what_stops_the_first_machine_stops_the_others(folder, other, free_port)
     assert "of an unfinished run with other settings" in first and "unfinished" not in second
 
 
+@pytest.mark.slow
 def test_an_error_of_the_system_stops_all_tasks(folder, free_port):
     """It is no InputError. The second task waits for the first one's scan."""
     arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu", "out=x.fasta/emb.h5")
@@ -108,6 +110,7 @@ def test_an_error_of_the_system_stops_all_tasks(folder, free_port):
     assert "x.fasta: Not a directory" in first and "error:" not in second
 
 
+@pytest.mark.slow
 def test_what_stops_another_machine_stops_the_first(folder, other, free_port):
     (other / "x.fasta").write_text("no FASTA file\n")
     arguments = (*SETTINGS, "fasta=x.fasta", "trainer=ddp_cpu", "out=x.h5")
@@ -115,6 +118,7 @@ def test_what_stops_another_machine_stops_the_first(folder, other, free_port):
     assert "error:" in second and "error:" not in first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offload", ["none", "layers"])
 def test_weights_that_one_machine_lacks_stop_all(folder, other, free_port, offload):
     copy_weights(folder / "weights")

@@ -35,6 +35,7 @@ def test_two_tasks_have_one_copy_and_equal_vectors(folder, alone, free_port):  #
     assert_equal(folder / "two.h5", alone)
 
 
+@pytest.mark.slow
 def test_a_process_that_lightning_starts_maps_what_the_first_one_made(folder, alone):  # noqa: F811
     """The models of the first are loaded before the other one begins. Says what each made."""
     code = """

@@ -111,6 +111,7 @@ FULL = (
 )
 
 
+@pytest.mark.slow
 def test_everything_at_once(inside, capsys):
     run_here(*FULL, "out=full")
     said = capsys.readouterr().out

@@ -73,6 +73,7 @@ def test_two_tasks_read_once_and_write_one_folder(folder, alone, free_port):
     assert_same(FitState.load(run / "moments.safetensors"), alone)
 
 
+@pytest.mark.slow
 def test_only_the_first_machine_has_the_checkpoint(folder, tmp_path_factory, alone, free_port):
     """Two machines without a shared disk: the second has the sequences and nothing else."""
     other = tmp_path_factory.mktemp("other")
@@ -97,6 +98,7 @@ def test_only_the_first_machine_has_the_checkpoint(folder, tmp_path_factory, alo
     RDHead.from_pretrained(folder / "run/head")
 
 
+@pytest.mark.slow
 def test_what_stops_the_first_machine_stops_the_others(folder, tmp_path_factory, alone, free_port):
     other = tmp_path_factory.mktemp("other")
     (other / "tmp").mkdir()
@@ -112,6 +114,7 @@ def test_what_stops_the_first_machine_stops_the_others(folder, tmp_path_factory,
     assert "no such file" in second and "no such file" not in first
 
 
+@pytest.mark.slow
 def test_four_parts_share_one_scan(folder, alone, monkeypatch):
     scans = []
     monkeypatch.setattr(
@@ -138,6 +141,7 @@ def merged(folder: Path) -> FitState:
     return FitState.load(folder / "all/moments.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=SLOW)])
 def test_workers_that_are_killed_lose_nothing(folder, alone, kills):
     """Three at a time, one of which gets SIGKILL at a random moment and is started again."""
@@ -166,6 +170,7 @@ def test_workers_that_are_killed_lose_nothing(folder, alone, kills):
     assert left == {MOMENTS, ".claim.json"}
 
 
+@pytest.mark.slow
 def test_a_part_is_taken_over_from_its_checkpoint(folder, alone):
     arguments = [*SMALL, *PARTS[:1], "claim_parts=1", "checkpoint_minutes=0"]
     worker = Command("fit", arguments, folder, folder / "first.log")

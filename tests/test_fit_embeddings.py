@@ -87,6 +87,7 @@ def test_it_embeds_from_files_and_from_sequences_alike(folder, one_thread):
     assert status == 1 and "no member '50K' in the family esm2" in said
 
 
+@pytest.mark.slow
 def test_two_processes_and_two_parts_give_the_same_moments(folder):
     alone = FitState.load(folder / "run" / "moments.safetensors")
     for i in (1, 2):
@@ -116,6 +117,7 @@ def test_two_processes_and_two_parts_give_the_same_moments(folder):
             assert (error <= 1e-5 * torch.outer(size, size) + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_resumes(folder):
     """The signal may come before or after the stream; either way the end is that of one run."""
     words = [FILES, "out=stopped", "heldout=0.2", "tokens_per_batch=60", "resume=auto"]

@@ -104,6 +104,7 @@ def test_parts_merge_to_the_fit(folder):
     assert (a - b).abs().max() < 1e-4 * a.abs().max()  # sums of the moments in another order
 
 
+@pytest.mark.slow
 def test_states_of_other_layers_do_not_merge(folder):
     ok(fit.main, folder, *FIT, MEMBERS, KEEP, "part=1/2", "out=half1")
     other = MEMBERS.replace("50K@2", "50K@1")
@@ -166,6 +167,7 @@ def test_other_members_are_refused(folder):
     assert status == 1 and "the head is of [('50K@2', 32), ('200K@1', 64)" in said
 
 
+@pytest.mark.slow
 def test_an_evaluation_names_the_layers(folder, counted):
     # At the members' own widths: those of this chain grow.
     members = "family.members=[50K@2,200K@2,800K@1,800K]"

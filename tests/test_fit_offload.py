@@ -35,6 +35,7 @@ def start(folder: Path, port: int, *words: str) -> list[Command]:  # noqa: F811
     return srun("fit", [folder] * 2, port, *FIT, *words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)]
 )
@@ -59,6 +60,7 @@ def test_two_processes_have_one_copy_and_equal_moments(folder, free_port, precis
     assert states["none"].identity == states["layers"].identity
 
 
+@pytest.mark.slow
 def test_one_process_has_no_file(folder, free_port):  # noqa: F811
     words = (*FIT, "family.offload=layers", "out=one")
     tasks = srun("fit", [folder], free_port, *words)
@@ -67,6 +69,7 @@ def test_one_process_has_no_file(folder, free_port):  # noqa: F811
     assert not found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, pytest.param(8, marks=SLOW)])
 def test_the_next_run_removes_what_killed_ones_left(folder, free_port, kills):  # noqa: F811
     """SIGKILL of all processes: as soon as there is a block, and at random moments."""

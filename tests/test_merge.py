@@ -35,6 +35,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_four_parts_are_the_whole(folder):
     """Each part is a run of its own, as the tasks of a job array would be."""
     states = [f"{i}/moments.safetensors" for i in (3, 1, 4, 2)]

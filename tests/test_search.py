@@ -178,6 +178,7 @@ def test_faiss(folder, tmp_path, kind):
     pd.testing.assert_frame_equal(found(tmp_path / "exact.tsv"), found(tmp_path / "faiss.tsv"))
 
 
+@pytest.mark.slow
 def test_kill_9_then_go_on(folder, tmp_path):
     """Again and again; the table is that of an undisturbed run."""
     words = [f"index={folder}/prepared", f"query={folder}/emb.h5", "queries_per_block=1"]

@@ -95,6 +95,7 @@ def inputs_of(names: Sequence[str], embeddings: Sequence[torch.Tensor]) -> dict[
     return {f"h_{name}": h for name, h in zip(names, embeddings, strict=True)}
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_a_model_for_any_batch(tmp_path):
     model = make_model(MINI)

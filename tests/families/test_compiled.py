@@ -199,6 +199,7 @@ def test_threads_compile_once(eager_backend):
     assert eager_backend.frame_count == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_inductor_computes_the_same(monkeypatch, dtype):

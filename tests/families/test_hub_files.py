@@ -52,6 +52,7 @@ def digest_of(tmp_path: Path) -> str:
     return Backbone.load(get_family("esm2"), replace(small(), source="hub"), tmp_path).digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "pickled"), [(1, False), (2, True)])
 def test_esm2_is_downloaded_once_and_no_more_than_it_needs(tmp_path, parts, pickled):
     """Of safetensors where there are any, else of pickled tensors; never both, and no other

@@ -114,6 +114,7 @@ def test_kill_9_then_resume(folder, whole):
     assert_same(result(folder, "killed"), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [("cpu", "ddp_cpu"), pytest.param("ddp_cpu", "cpu", marks=pytest.mark.slow)],

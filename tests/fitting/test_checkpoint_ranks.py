@@ -116,6 +116,7 @@ def seen(folder: Path) -> list[dict[str, float]]:
     return [json.loads((folder / f"seen.{rank}").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_collectives_are_few_and_the_sum_is_that_of_one_process(folder):
     """Two a step before: Lightning's broadcast for its handler of SIGTERM, and our own."""
     status, said = rd_fit(folder, "whole", "none", 0)
@@ -132,6 +133,7 @@ def test_collectives_are_few_and_the_sum_is_that_of_one_process(folder):
     assert_same(FitState.load(folder / "whole" / "moments.safetensors"), alone.state)
 
 
+@pytest.mark.slow
 def test_a_signal_of_one_process_saves_in_time(folder):
     status, said = rd_fit(folder, "stopped", "signal", 30)
     assert status == 143, said

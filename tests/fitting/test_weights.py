@@ -54,6 +54,7 @@ def assert_equal(one: FitState, two: FitState) -> None:
         assert torch.equal(found.covariance, expected.covariance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_moments_are_the_same_wherever_the_weights_are(tmp_path, loaded, precision, monkeypatch):
     """Streamed, on the device, and, where they are held, in float32."""

@@ -68,6 +68,7 @@ def client(tmp_path: Path, address: str, calls: list[Any], **environment: str) -
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*was fitted on raw")
 def test_by_name_equals_from_files_and_takes_no_other_file(tmp_path, root):
     first, second = scaler("8M", "35M"), scaler("35M", "150M")
