@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from rd_lightning.embed import main as embed
 from rd_lightning.families.builtin import sample_fasta
 from rd_lightning.fit import main as fit
+from rd_lightning.formats.hdf5 import chunk_shape
 
 HDF5 = {
     "none": {},
@@ -79,7 +80,7 @@ def run(main: Callable[[], None], *words: str) -> None:
 def write_hdf5(path: Path, arrays: list[np.ndarray], options: dict) -> None:
     with h5py.File(path, "w", libver="latest") as file:
         for i, array in enumerate(arrays):
-            chunks = (min(256, len(array)), 32) if array.ndim == 2 else (32,)
+            chunks = chunk_shape(array.shape, 32)
             file.create_dataset(str(i), data=array, chunks=chunks, track_times=False, **options)
 
 

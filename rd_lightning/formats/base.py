@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 ENERGY: Pooling = "energy"
 PER_RESIDUE: tuple[Pooling, ...] = ("residue", "energy")
 """Those with a row a residue."""
+LEAST_BLOCK = 64
+"""Columns; narrower blocks take longer to read than they save."""
 METADATA = "rd_lightning"
 """Key of a file's description, JSON, wherever a format keeps such."""
 
@@ -71,9 +74,15 @@ class Description:
         return self.dtype if codec is None else getattr(torch, str(codec.dtype))
 
     @property
-    def first_width(self) -> int:
-        """Columns of the first level, or all: what the shortest prefix in use takes."""
-        return min(self.dims[0], self.width) if self.dims else self.width
+    def block_width(self) -> int:
+        """Columns that a format in blocks stores together: those of the first level, the shortest
+        prefix in use, where the width is a multiple of them; else fewer, so that the last block is
+        not stored half empty."""
+        first = min(self.dims[0], self.width) if self.dims else self.width
+        shared = math.gcd(first, self.width)
+        if shared == first or shared >= LEAST_BLOCK:
+            return shared
+        return math.ceil(self.width / math.ceil(self.width / first))
 
     @property
     def added(self) -> list[int]:

@@ -48,7 +48,7 @@ class H5ADWriter(Writer):
             "X",
             (rows, about.width),
             np.dtype(dtype_name(about.dtype)),
-            chunks=(min(rows, ROWS_PER_BLOCK), about.first_width),
+            chunks=(min(rows, ROWS_PER_BLOCK), about.block_width),
             track_times=False,
         )
         _say(self._x, "array", "0.2.0")

@@ -2,13 +2,14 @@
 ``energy`` (L, levels after the first), whose columns the attribute ``levels`` of the group names.
 
 ``h5py.File(path)["per-protein/P12345"][:480]`` is a vector of the first 480 columns. The columns
-lie in blocks as wide as the first level, so a prefix reads only its own part of the file, and a
-larger level is added behind without touching what is there.
+lie in blocks as wide as the first level or a part of it, so a prefix reads only its own part of the
+file, and a larger level is added behind without touching what is there.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ class HDF5Writer(Writer):
                 group[name] = group[first]
             else:
                 codec = self.description.codecs.get(pooling)
-                _create(group, name, vectors, _block(codec, self.description.first_width))
+                _create(group, name, vectors, _block(codec, self.description.block_width))
         self._disk.check()
 
 
@@ -88,17 +89,24 @@ def _block(codec: Codec | None, width: int) -> int:
 
 def _create(group: h5py.Group, name: str, vectors: Tensor, block: int) -> None:
     shape = tuple(vectors.shape)
-    chunks = (min(block, shape[-1]),)
-    if len(shape) == 2:
-        chunks = (min(shape[0], _ROWS_PER_BLOCK), *chunks)
     group.create_dataset(
         name,
         data=_array(vectors),
         dtype=_stored(vectors.dtype),
-        chunks=chunks,
+        chunks=chunk_shape(shape, block),
         maxshape=(*shape[:-1], None),
         track_times=False,
     )
+
+
+def chunk_shape(shape: tuple[int, ...], block: int) -> tuple[int, ...]:
+    """Of a dataset of vectors (D,) or (L, D), ``block`` columns wide; HDF5 stores each chunk whole,
+    so those of many rows are of equal size."""
+    columns = min(block, shape[-1])
+    if len(shape) == 1:
+        return (columns,)
+    number = math.ceil(shape[0] / _ROWS_PER_BLOCK)
+    return (math.ceil(shape[0] / number), columns)
 
 
 def _array(vectors: Tensor) -> np.ndarray:

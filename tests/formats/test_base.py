@@ -13,7 +13,7 @@ import torch
 from rd_lightning.errors import InputError
 from rd_lightning.formats import Description, Embedded, format_of, layout_of, writer_for
 from rd_lightning.formats.fair_esm import file_name
-from rd_lightning.formats.hdf5 import EmbeddingFile, HDF5TopUp
+from rd_lightning.formats.hdf5 import EmbeddingFile, HDF5TopUp, chunk_shape
 from rd_lightning.formats.text import CSVWriter
 from rd_lightning.runtime.files import safe_name
 from rd_lightning.runtime.precision import dtype_name
@@ -69,6 +69,32 @@ def write(name: str, path: Path, dtype: torch.dtype, poolings: tuple[str, ...], 
         for record in found:
             writer.write(record)
     return found
+
+
+@pytest.mark.parametrize(
+    ("dims", "width", "block"),
+    [
+        ((320, 480, 640, 1280), 1280, 320),
+        ((320, 480), 480, 160),  # of 320, the second would be stored half empty
+        ((960, 1152), 1152, 192),
+        ((320, 480), 500, 250),  # a common divisor would be 20
+        ((320,), 200, 200),
+        ((), 77, 77),
+    ],
+)
+def test_blocks_of_columns_are_full(dims, width, block):
+    levels = tuple("ABCD"[: len(dims)])
+    about = Description(("mean",), levels, dims, width, torch.float32, 0, LENGTHS, {})
+    assert about.block_width == block and width % block == 0
+
+
+@pytest.mark.parametrize("length", [1, 255, 256, 257, 700, 35_213])
+def test_chunks_of_rows_are_nearly_full(length):
+    rows, columns = chunk_shape((length, 480), 160)
+    number = -(-length // rows)
+    assert columns == 160 and rows <= 256
+    assert number * rows - length < number  # of padding
+    assert chunk_shape((480,), 160) == (160,)
 
 
 ALL = ("mean", "bos", "residue")
