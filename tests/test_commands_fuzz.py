@@ -151,9 +151,10 @@ INPUTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting(tmp_path, name):
-    """Of each command, given what no setting of its kind takes."""
-    for key in _settings(name, [config_folder()], []):
-        for value in ("null", "3", "[[]]", "{a:1}"):
+    """Of each command, given what no setting of its kind takes; Lightning's are its own."""
+    keys = [k for k in _settings(name, [config_folder()], []) if not k.startswith("trainer.")]
+    for key in keys:
+        for value in ("null", "3", "{a:1}"):
             others = [word for word in INPUTS[name] if word.split("=")[0] != key]
             if len(others) < len(INPUTS[name]) and value == "null" and name == "fit":
                 continue  # the bundled sample
