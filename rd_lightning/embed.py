@@ -194,7 +194,9 @@ def _take_scales_of_moments(job: EmbedJob) -> None:
     job.codes.take({"residue": Codec.of_columns(kind, *statistics)})
 
 
-_OF_CONVERSIONS = ("from", "columns", "out", "format", "layout", "level", "width", "pooling")
+_OF_CONVERSIONS = (
+    *("from", "columns", "out", "format", "layout", "level", "width", "pooling", "scales"),
+)
 
 
 def _convert(console: Console, config: DictConfig) -> None:

@@ -75,11 +75,7 @@ class OutputCodes:
     @property
     def moments(self) -> Path | None:
         """The moments that are named, by their file or a fit's folder; None where none are."""
-        if self.scales is None:
-            return None
-        path = Path(self.scales)
-        inside = path / _MOMENTS_FILE
-        return path if path.suffix == ".safetensors" else inside if inside.is_file() else None
+        return None if self.scales is None else moments_file(self.scales)
 
     def take(self, codecs: Mapping[str, Codec]) -> None:
         """These it is that are used, cut to the columns of the output."""
@@ -116,20 +112,8 @@ class OutputCodes:
         return found
 
     def _checked(self, path: Path, codecs: Mapping[str, Codec], width: int) -> dict[str, Codec]:
-        """Those of the output's poolings, if all are there, of its kind, for ``width`` columns."""
-        for pooling in self.poolings:
-            codec = codecs.get(pooling)
-            if codec is None or codec.kind != self.kind:
-                raise InputError(
-                    f"{path} holds no {self.kind} codes of {pooling} vectors, so no scales of "
-                    "them; name a file that does"
-                )
-            if codec.width < width:
-                raise InputError(
-                    f"{path} has scales of {codec.width} columns, and {width} are needed; name a "
-                    "file of as many"
-                )
-        return {pooling: codecs[pooling] for pooling in self.poolings}
+        assert self.kind is not None
+        return codecs_of(path, codecs, self.kind, self.poolings, width)
 
     def _check_head(self, file: Reader) -> None:
         """Raise InputError unless head and file are of one head, as far as both reach."""
@@ -142,6 +126,42 @@ class OutputCodes:
                 f"{file.path} was made with another head, whose columns have other scales; leave "
                 "scales out, or name a file of this head"
             )
+
+
+def moments_file(scales: str) -> Path | None:
+    """The moments that ``scales`` names, by their file or a fit's folder; None where it names none."""
+    path = Path(scales)
+    inside = path / _MOMENTS_FILE
+    return path if path.suffix == ".safetensors" else inside if inside.is_file() else None
+
+
+def codecs_of(
+    path: Path,
+    codecs: Mapping[str, Codec],
+    kind: CodeKind,
+    poolings: Iterable[str],
+    width: int,
+) -> dict[str, Codec]:
+    """A file's codecs of these poolings.
+
+    Raises:
+        InputError: it lacks one, or has one of another kind or of fewer columns.
+    """
+    found = {}
+    for pooling in poolings:
+        codec = codecs.get(pooling)
+        if codec is None or codec.kind != kind:
+            raise InputError(
+                f"{path} holds no {kind} codes of {pooling} vectors, so no scales of them; name a "
+                "file that does"
+            )
+        if codec.width < width:
+            raise InputError(
+                f"{path} has scales of {codec.width} columns, and {width} are needed; name a file "
+                "of as many"
+            )
+        found[pooling] = codec
+    return found
 
 
 def column_statistics(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,10 +18,11 @@ from ..formats import (
     open_vectors,
 )
 from ..formats.base import ENERGY
-from ..formats.codec import CODE_KINDS, CodeKind
+from ..formats.codec import CODE_KINDS, Codec, CodeKind
 from ..runtime.files import check_unused
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
+from .codes import codecs_of, moments_file
 from .job import DTYPES
 from .output_file import OutputFile
 from .pooling import check_poolings
@@ -41,6 +42,7 @@ class ConvertOptions:
     width: int | None = None
     pooling: str | Sequence[str] | None = None
     dtype: str | None = None
+    scales: str | None = None
     columns: Sequence[str] | None = None
 
 
@@ -69,6 +71,7 @@ class Conversion:
         self.levels, self.dims = reader.levels[:num_levels], reader.dims[:num_levels]
         self.poolings = self._poolings()
         self.code: CodeKind | None = self._code()
+        self.scales = self._scales()
         self.dtype = self._dtype()
         self.output.check_holds(self.poolings, self.dtype, self.code)
         self.output.check_ids(reader, range(len(reader.ids)))
@@ -119,6 +122,28 @@ class Conversion:
             codec.kind for codec in self.reader.codecs.values() if self.output.writer.codes
         ]
         return next(iter(kinds), None)
+
+    def _scales(self) -> dict[str, Codec]:
+        """By pooling, the codecs of another file that the output has; empty where none is named."""
+        path, kind = self.options.scales, self.code
+        if path is None:
+            return {}
+        if kind is None:
+            raise InputError(f"scales={path} is of codes: dtype={' | '.join(CODE_KINDS)}")
+        if moments_file(path) is not None:
+            raise InputError(
+                f"scales={path}: moments give scales with a head, which from= has none of; name a "
+                "file of codes"
+            )
+        with open_vectors(path) as file:
+            digests = {said.get("head_digest") for said in (file.metadata, self.reader.metadata)}
+            if len(digests - {None}) > 1:
+                raise InputError(
+                    f"{path} was made with another head than {self.reader.path}, or holds other "
+                    "levels of it; name a file of the same levels of one head"
+                )
+            poolings = [p for p in self.poolings if p != ENERGY]
+            return codecs_of(file.path, file.codecs, kind, poolings, self.width)
 
     @property
     def dtype_name(self) -> str:
@@ -206,6 +231,7 @@ class Conversion:
             ("columns", columns),
             *([("levels", levels)] if levels else []),
             *self.output.facts(self.description, kind, self.code),
+            *([("scales", f"of {self.options.scales}")] if self.scales else []),
         ]
 
     def run(self) -> None:
@@ -216,7 +242,8 @@ class Conversion:
             OSError: the output cannot be written.
         """
         number, about = len(self.reader.ids), self.description
-        codecs = source_codecs(self.reader, self.code, self.poolings, self.first, self.width)
+        chosen = (self.code, self.poolings, self.scales)
+        codecs = source_codecs(self.reader, *chosen, self.first, self.width)
         if codecs:
             digests = {pooling: codec.digest() for pooling, codec in codecs.items()}
             about = replace(about, codecs=codecs, metadata={**about.metadata, "codecs": digests})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -67,16 +67,24 @@ def source_records(
 
 
 def source_codecs(
-    reader: Reader, kind: CodeKind | None, poolings: Sequence[str], records: np.ndarray, width: int
+    reader: Reader,
+    kind: CodeKind | None,
+    poolings: Sequence[str],
+    scales: Mapping[str, Codec],
+    records: np.ndarray,
+    width: int,
 ) -> dict[str, Codec]:
-    """By pooling, of a copy with such codes: the file's own where they are of this kind, which are
-    then kept bit for bit; otherwise of the scales of these records' vectors."""
+    """By pooling, of a copy with such codes: those of ``scales``, where there are any; the file's
+    own where they are of this kind, which are then kept bit for bit; otherwise of the scales of
+    these records' vectors."""
     found = {}
     for pooling in poolings:
         own = reader.codecs.get(pooling)
         if kind is None or pooling == ENERGY:
             continue
-        if own is not None and own.kind == kind:
+        if pooling in scales:
+            found[pooling] = scales[pooling].truncate(width)
+        elif own is not None and own.kind == kind:
             found[pooling] = own.truncate(width)
         else:
             statistics = column_statistics(_blocks(reader, pooling, records, width))

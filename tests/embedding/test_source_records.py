@@ -1,7 +1,9 @@
 """rd-embed from= with codes: kept as they are, made of numbers, decoded."""
 
+import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,48 @@ def test_codes_of_another_kind(tmp_path):
         assert two.codecs["mean"].kind == "binary"
         codes = two.codecs["mean"].encode(one.vectors("mean", 0, NUMBER))
         assert np.array_equal(two.codes("mean", 0, NUMBER), codes)
+
+
+@kinds
+def test_scales_of_another_file(tmp_path, kind):
+    """So that codes of both compare: those that its codec gives of these numbers, at any width."""
+    _, codecs = write_codes("hdf5", tmp_path / "other.h5", kind)
+    expected = write("hdf5", tmp_path / "x.h5", torch.float16, ALL)
+    words = {"dtype": kind, "scales": str(tmp_path / "other.h5"), "width": 5}
+    facts = converted(tmp_path / "x.h5", tmp_path / "y.h5", **words)
+    assert facts["scales"] == f"of {tmp_path / 'other.h5'}"
+    with open_vectors(tmp_path / "y.h5") as found:
+        for pooling in ALL:
+            codec = codecs[pooling].truncate(5)
+            assert found.codecs[pooling].digest() == codec.digest()
+            for i, record in enumerate(expected):
+                codes = codec.encode(record.vectors[pooling][..., :5].float())
+                if pooling == "residue":
+                    assert np.array_equal(found.residue_codes(i), codes)
+                else:
+                    assert np.array_equal(found.codes(pooling, i, i + 1)[0], codes)
+
+
+def test_scales_that_are_refused(tmp_path):
+    write_codes("hdf5", tmp_path / "codes.h5", "int8", width=5)
+    write("hdf5", tmp_path / "x.h5", torch.float32, ALL)
+    for settings, said in (
+        ({}, "scales=.*codes.h5 is of codes: dtype=int8"),
+        ({"dtype": "int8", "scales": "moments.safetensors"}, "moments give scales with a head"),
+        ({"dtype": "int4"}, "codes.h5 holds no int4 codes of mean vectors"),
+        ({"dtype": "int8"}, "codes.h5 has scales of 5 columns, and 6 are needed"),
+    ):
+        words = {"scales": str(tmp_path / "codes.h5"), **settings}
+        with pytest.raises(InputError, match=said):
+            converted(tmp_path / "x.h5", tmp_path / "y.h5", **words)
+    for name, digest in (("x.h5", "aa"), ("codes.h5", "bb")):
+        with h5py.File(tmp_path / name, "a") as file:
+            said = json.loads(file.attrs["rd_lightning"])
+            file.attrs["rd_lightning"] = json.dumps({**said, "head_digest": digest})
+    words = {"scales": str(tmp_path / "codes.h5"), "dtype": "int8", "width": 5}
+    with pytest.raises(InputError, match=r"codes.h5 was made with another head than .*x.h5, or"):
+        converted(tmp_path / "x.h5", tmp_path / "y.h5", **words)
+    assert not (tmp_path / "y.h5").exists()
 
 
 @pytest.mark.parametrize(("out", "layout"), [("y.h5", "flat"), ("y.parquet", "levels")])
