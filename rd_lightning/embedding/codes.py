@@ -129,7 +129,7 @@ class OutputCodes:
 
 
 def moments_file(scales: str) -> Path | None:
-    """The moments that ``scales`` names, by their file or a fit's folder; None where it names none."""
+    """The moments that ``scales`` names, by their file or a fit's folder; None for other files."""
     path = Path(scales)
     inside = path / _MOMENTS_FILE
     return path if path.suffix == ".safetensors" else inside if inside.is_file() else None
