@@ -195,7 +195,8 @@ def _take_scales_of_moments(job: EmbedJob) -> None:
 
 
 _OF_CONVERSIONS = (
-    *("from", "columns", "out", "format", "layout", "level", "width", "pooling", "scales"),
+    *("from", "columns", "out", "format", "layout"),
+    *("level", "width", "pooling", "scales", "ids"),
 )
 
 
@@ -226,8 +227,8 @@ def _convert(console: Console, config: DictConfig) -> None:
         source, columns = settings["from"], settings["columns"]
         return None if config.preflight else _draw(console, source, drawing, columns)
     # Where they are not given, those of the source.
-    chosen = {key: settings[key] if is_given(key) else None for key in ("pooling", "dtype")}
-    names = [key for key in _OF_CONVERSIONS if key not in ("from", "pooling")]
+    chosen = {key: settings[key] if is_given(key) else None for key in ("pooling", "dtype", "ids")}
+    names = [key for key in _OF_CONVERSIONS if key not in ("from", "pooling", "ids")]
     options = ConvertOptions(
         source=settings["from"], **{key: settings[key] for key in names}, **chosen
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.fasta import accession
 from ..display.console import Fact, residue_progress
 from ..errors import InputError, check_choice, whole_number
 from ..formats import (
@@ -19,6 +20,7 @@ from ..formats import (
 )
 from ..formats.base import ENERGY
 from ..formats.codec import CODE_KINDS, Codec, CodeKind
+from ..formats.reader import check_ids
 from ..runtime.files import check_unused
 from ..runtime.precision import dtype_name
 from ..runtime.provenance import versions
@@ -43,6 +45,7 @@ class ConvertOptions:
     pooling: str | Sequence[str] | None = None
     dtype: str | None = None
     scales: str | None = None
+    ids: str | None = None
     columns: Sequence[str] | None = None
 
 
@@ -74,7 +77,8 @@ class Conversion:
         self.scales = self._scales()
         self.dtype = self._dtype()
         self.output.check_holds(self.poolings, self.dtype, self.code)
-        self.output.check_ids(reader, range(len(reader.ids)))
+        self.ids = self._ids()
+        self.output.check_ids(reader, range(len(self.ids)), self.ids)
         self.first, self.kinds = self._distinct()
         self.description = self._description()
         self.output.check_description(self.description)
@@ -159,6 +163,20 @@ class Conversion:
         stored = self.reader.metadata.get("dtype")
         found = DTYPES.get(stored or self.reader.dtype.name, torch.float32)
         return found if found in self.output.writer.dtypes else torch.float32
+
+    def _ids(self) -> Sequence[str]:
+        """Of the output's records."""
+        chosen, ids = self.options.ids, self.reader.ids
+        if chosen is None:
+            return ids
+        if chosen != "accession":
+            raise InputError(
+                f"ids={chosen} is of headers, and an embedding file has ids; from= keeps them, or "
+                "takes ids=accession"
+            )
+        found = [accession(id) for id in ids]
+        check_ids(self.reader.path, found)
+        return found
 
     def _distinct(self) -> tuple[np.ndarray, np.ndarray]:
         """Records that are the first of their sequence, and which of those each record is; where
@@ -253,6 +271,7 @@ class Conversion:
                 about,
                 self.first,
                 self.kinds,
+                self.ids,
                 hashes=writer.hashes_sequences,
             )
             task = progress.add_task("converting", total=number, unit="records")

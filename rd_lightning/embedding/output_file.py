@@ -65,9 +65,12 @@ class OutputFile:
         if problem := self.writer.problem(description):
             raise InputError(f"out={self.path}: {problem}")
 
-    def check_ids(self, source: Reader, positions: Sequence[int]) -> None:
-        """Raise InputError unless the format can name these records of a source."""
-        ids, writer = source.ids, self.writer
+    def check_ids(
+        self, source: Reader, positions: Sequence[int], ids: Sequence[str] | None = None
+    ) -> None:
+        """Raise InputError unless the format can name these records of a source, whose ids are its
+        own unless others are given."""
+        ids, writer = source.ids if ids is None else ids, self.writer
         for position in positions:
             if problem := writer.id_problem(ids[position]):
                 raise InputError(f"{source.path}: record {position + 1}: {problem}")

@@ -24,6 +24,7 @@ def source_records(
     description: Description,
     first: np.ndarray,
     kinds: np.ndarray,
+    ids: Sequence[str],
     *,
     hashes: bool = False,
 ) -> Iterator[Embedded]:
@@ -33,6 +34,7 @@ def source_records(
         description: of the copy: its poolings, width, dtype, and rows of each distinct sequence.
         first: (distinct,) first record of each distinct sequence.
         kinds: (records,) which of those each record is.
+        ids: (records,) of the copy's.
         hashes: also of sequences, where the file has them.
 
     Raises:
@@ -50,11 +52,11 @@ def source_records(
             kind = int(kinds[i])
             rows = int(description.lengths[kind])
             yield Embedded(
-                reader.ids[i],
+                ids[i],
                 kind,
                 0 if lengths is None else int(lengths[i]),
                 0 if digests is None else int(digests[i]),
-                reader.ids[int(first[kind])],
+                ids[int(first[kind])],
                 {
                     # A copy: torch.save writes all of a tensor that this is a part of.
                     p: block[p][i - start].clone()

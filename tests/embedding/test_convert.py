@@ -12,7 +12,7 @@ import torch
 from rd_lightning.embed import main
 from rd_lightning.embedding.convert import ConvertOptions, convert
 from rd_lightning.errors import InputError
-from rd_lightning.formats import Description, Embedded, open_vectors, writer_for
+from rd_lightning.formats import Description, Embedded, accession, open_vectors, writer_for
 from rd_lightning.formats.base import PER_RESIDUE
 from rd_lightning.formats.hdf5 import EmbeddingFile
 
@@ -220,3 +220,28 @@ def test_a_folder_of_a_killed_conversion_is_removed(tmp_path):
     status, said = rd_embed(tmp_path, "from=x.h5", "out=y", "format=pt")
     assert status == 0, said
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.h5", "y"]
+
+
+def test_accessions_of_whole_ids(tmp_path):
+    """The records of UniProt are named as in its own files; the others, and all vectors, stay."""
+    write("hdf5", tmp_path / "x.h5", torch.float32, ALL)
+    converted(tmp_path / "x.h5", tmp_path / "y.h5", ids="accession")
+    with open_vectors(tmp_path / "x.h5") as one, open_vectors(tmp_path / "y.h5") as two:
+        assert list(two.ids) == [accession(id) for id in one.ids] and two.ids != one.ids
+        for pooling in ("mean", "bos"):
+            count = len(one.ids)
+            assert np.array_equal(two.vectors(pooling, 0, count), one.vectors(pooling, 0, count))
+        for i in range(len(one.ids)):
+            assert np.array_equal(two.residues(i), one.residues(i))
+
+
+def test_accessions_that_are_refused(tmp_path):
+    write("hdf5", tmp_path / "x.h5", torch.float32, ("mean",))
+    with pytest.raises(InputError, match="ids=header is of headers, and an embedding file has ids"):
+        converted(tmp_path / "x.h5", tmp_path / "y.h5", ids="header")
+    with h5py.File(tmp_path / "flat.h5", "w") as file:
+        for id in ("P12345", "sp|P12345|AATM_RABIT"):
+            file[id] = np.zeros(4, np.float32)
+    with pytest.raises(InputError, match="flat.h5: 2 records of id 'P12345'; ids must differ"):
+        converted(tmp_path / "flat.h5", tmp_path / "y.h5", ids="accession")
+    assert not (tmp_path / "y.h5").exists()
