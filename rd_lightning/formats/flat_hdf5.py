@@ -40,7 +40,7 @@ class FlatHDF5Writer(HDF5Writer):
         key = self._key(record)
         if key in self._file:
             return  # biotrainer's layout: the sequence of an earlier record
-        _create(self._file, key, vectors, self.description.block_width)
+        _create(self._file, key, vectors, self.description.block_width, grows=False)
         attributes = self._file[key].attrs
         attributes[ORIGINAL_ID] = record.id
         if record.sequence_hash is not None:

@@ -78,7 +78,8 @@ class HDF5Writer(Writer):
                 group[name] = group[first]
             else:
                 codec = self.description.codecs.get(pooling)
-                _create(group, name, vectors, _block(codec, self.description.block_width))
+                block = _block(codec, self.description.block_width)
+                _create(group, name, vectors, block, grows=True)
         self._disk.check()
 
 
@@ -87,14 +88,16 @@ def _block(codec: Codec | None, width: int) -> int:
     return width if codec is None else codec.num_bytes(min(width, codec.width))
 
 
-def _create(group: h5py.Group, name: str, vectors: Tensor, block: int) -> None:
+def _create(group: h5py.Group, name: str, vectors: Tensor, block: int, *, grows: bool) -> None:
+    """``grows``: columns can be added later, for which HDF5 keeps 300 bytes more a dataset."""
     shape = tuple(vectors.shape)
+    chunks = chunk_shape(shape, block) if grows or len(shape) == 2 else None
     group.create_dataset(
         name,
         data=_array(vectors),
         dtype=_stored(vectors.dtype),
-        chunks=chunk_shape(shape, block),
-        maxshape=(*shape[:-1], None),
+        chunks=chunks,
+        maxshape=(*shape[:-1], None) if grows else None,
         track_times=False,
     )
 

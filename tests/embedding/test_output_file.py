@@ -87,3 +87,13 @@ def test_a_full_disk(tmp_path, monkeypatch):
     facts = dict(output.facts(about, "float32", None))
     assert facts["output"] == tmp_path / "x.csv" and facts["format"] == "csv, mean, float32"
     assert free > 0 and "needed" in facts["disk"]
+
+
+def test_a_layout_that_never_grows_takes_less(tmp_path):
+    """Of the same vectors; the attributes of its datasets included."""
+    sizes = {}
+    for layout in ("uniprot", "flat"):
+        output = OutputFile(tmp_path / f"{layout}.h5", None, layout)
+        written(output, (64, 256), "mean", 1)
+        sizes[layout] = disk(output.path)
+    assert sizes["flat"] < sizes["uniprot"]
