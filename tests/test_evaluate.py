@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,11 +19,12 @@ from rd_lightning.evaluation.assays.splits import splits_of
 from rd_lightning.evaluation.probes.ridge import ridge_path
 from rd_lightning.evaluation.statistics.metrics import spearman
 from rd_lightning.families import sample_fasta
+from rd_lightning.fit import main as fit_main
 from rd_lightning.fitting.output import read_fit
 from rd_lightning.runtime.files import read_tensors
 from rd_lightning.runtime.owner import owned
 
-from .conftest import clean_environment
+from . import conftest
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 WILD = "MKTAYIAKQRQISFVKSHFSRQLEERLGLIEVQAPILSRV"
@@ -62,16 +62,9 @@ def folder(tmp_path_factory) -> Path:
     write_assay(folder / "assays" / "P3.csv", 2, depth=2)
     lines = sample_fasta().read_text().split(">")[1:61]
     (folder / "x.fasta").write_text("".join(f">{record}" for record in lines))
-    command = [sys.executable, "-m", "rd_lightning.fit", "target=200K", "data.fasta=x.fasta"]
-    done = subprocess.run(
-        [*command, "data.heldout=0.2", "data.num_groups=6", "out=fit"],
-        cwd=folder,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("target=200K", "data.fasta=x.fasta", "data.heldout=0.2", "data.num_groups=6")
+    status, said = conftest.run_here(fit_main, folder, "rd-fit", *words, "out=fit")
+    assert status == 0, said
     return folder
 
 
@@ -206,6 +199,7 @@ def test_other_settings_need_another_folder(inside, capsys):
     assert json.loads(Path("again/run.json").read_text())["settings"]["seed"] == 0
 
 
+@pytest.mark.slow
 def test_what_changes_no_score_needs_no_other_folder(inside, capsys, monkeypatch):
     """Advice, resamples, the words for the same files: the run is taken up, nothing scored anew."""
     base = ("fit=fit", "assays=assays", "representations=[raw,rd]", "out=same")

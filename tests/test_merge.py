@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from rd_lightning import RDHead
+from rd_lightning.fit import main as fit_main
 from rd_lightning.fitting.state import FitState
 from rd_lightning.merge import main
 from rd_lightning.runtime.owner import owned
 
 from .conftest import clean_environment, random_sequences, run_here
-from .fitting.test_checkpoint import assert_same, finish, rd_fit, start
+from .fitting.test_checkpoint import SETTINGS, assert_same, finish, start
 
 
 def merge(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -30,8 +31,8 @@ def folder(tmp_path_factory) -> Path:
     (folder / "x.fasta").write_text(text)
     for name in ("whole", *(f"{i}" for i in range(1, 5))):
         part = [] if name == "whole" else [f"data.part={name}/4"]
-        said = rd_fit(folder, f"out={name}", *part)
-        assert ("rd-merge" in said) == bool(part)
+        status, said = run_here(fit_main, folder, "rd-fit", *SETTINGS, f"out={name}", *part)
+        assert status == 0 and ("rd-merge" in said) == bool(part), said
     return folder
 
 

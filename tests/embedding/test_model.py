@@ -182,6 +182,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_compile_and_export(tmp_path):
     """Traced without a graph break; exported for any batch size and length. In a process of its
     own: the checks of types that these tests add cannot be traced."""

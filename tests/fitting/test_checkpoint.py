@@ -104,6 +104,7 @@ def interrupted(folder: Path, name: str, trainer: str, number: signal.Signals) -
     return finish(process)
 
 
+@pytest.mark.slow
 def test_kill_9_then_resume(folder, whole):
     status, _ = interrupted(folder, "killed", "cpu", signal.SIGKILL)
     assert status == -signal.SIGKILL
