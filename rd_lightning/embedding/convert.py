@@ -225,7 +225,7 @@ class Conversion:
             "width": self.width,
             "poolings": list(self.poolings),
             "dtype": self.dtype_name,
-            **({} if self.output.layout is None else {"layout": self.output.layout}),
+            **self.output.metadata,
         }
 
     def facts(self) -> list[Fact]:

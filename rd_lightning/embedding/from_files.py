@@ -177,7 +177,7 @@ class FilesJob:
                 name: {**said, "digest": digests[name]} for name, said in readers.origin().items()
             },
             "versions": versions(),
-            **({} if self.output.layout is None else {"layout": self.output.layout}),
+            **self.output.metadata,
         }
 
     def _description(self, readers: MemberReaders, matched: Matched) -> Description:

@@ -312,9 +312,7 @@ class EmbedJob:
 
     def writer(self, metadata: Mapping[str, Any], codecs: Mapping[str, Codec]) -> Writer:
         """Of the output, in its format."""
-        layout = self.output.layout
-        said = {"layout": layout} if layout is not None else {}
-        description = self.description({**metadata, **said}, codecs)
+        description = self.description({**metadata, **self.output.metadata}, codecs)
         if self.topup:
             from ..formats.hdf5 import HDF5TopUp
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..data.scan import IdRule
 from ..display.console import Fact, shown_size
 from ..display.room import check_room
 from ..errors import InputError, of_file
@@ -54,6 +55,11 @@ class OutputFile:
         self.layout = layout_of(self.format, layout)
         self.writer: type[Writer] = writer_for(self.format, self.layout)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the output says of its layout, where its format has several."""
+        return {} if self.layout is None else {"layout": self.layout}
+
     def check_holds(
         self, poolings: Sequence[str], dtype: torch.dtype, code: CodeKind | None = None
     ) -> None:
@@ -80,8 +86,10 @@ class OutputFile:
                     f"layout={self.layout} names it; use another layout, or embed the FASTA file "
                     "with this one"
                 )
-        kinds = {ids[position].casefold() for position in positions}
-        if writer.ignores_case(self.path) and len(kinds) < len(positions):
+        if not writer.ignores_case(self.path):
+            return
+        rule = IdRule(ignore_case=True)
+        if len({rule.key(ids[position]) for position in positions}) < len(positions):
             raise InputError(
                 f"{source.path}: ids differ in case alone, which file names on this disk do not "
                 "tell apart; use out=emb.h5"

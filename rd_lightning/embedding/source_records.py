@@ -58,8 +58,7 @@ def source_records(
                 0 if digests is None else int(digests[i]),
                 ids[int(first[kind])],
                 {
-                    # A copy: torch.save writes all of a tensor that this is a part of.
-                    p: block[p][i - start].clone()
+                    p: block[p][i - start]
                     if p in block
                     else _residues(reader, p, i, rows, description, p in keep)
                     for p in description.poolings
