@@ -103,7 +103,10 @@ def _by_rank(hits: Hits) -> Chart:
             quartiles = np.quantile(hits.scores[there, rank, -1], (0.25, 0.5, 0.75)).tolist()
             low, middle, high = (float(value) for value in quartiles)
             rows.append({"x": rank + 1, "y": middle, "low": low, "high": high})
-    x, y = axis("x", "rank of the hit", form="d"), axis("y", "cosine", form=".2f")
+    step = -(-len(rows) // 10)
+    ticks = sorted({1, *range(step, len(rows) + 1, step)}) if rows else ()  # no rank lies between
+    x = axis("x", "rank of the hit", values=ticks, form="d")
+    y = axis("y", "cosine", form=".2f")
     tone = {"value": colour("blue")}
     tooltip = [
         shown("x", "rank", "d"),

@@ -64,6 +64,16 @@ def test_what_a_prefix_finds_is_counted_by_hand(hits):
     assert by_rank.spec["data"]["values"][0]["y"] == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize(
+    ("k", "ticks"), [(1, [1]), (3, [1, 2, 3]), (25, [1, 3, 6, 9, 12, 15, 18, 21, 24])]
+)
+def test_ticks_are_ranks(hits, k, ticks):
+    hits.records = np.zeros((2, k), int)
+    hits.scores, hits.ranks = np.ones((2, k, 2)), np.ones((2, k, 2), np.int32)
+    by_rank, _ = parts(made(hits), Chart)
+    assert by_rank.spec["encoding"]["x"]["axis"]["values"] == ticks
+
+
 def test_many_hits_are_cut_and_it_is_said(hits, monkeypatch):
     monkeypatch.setattr(module, "MOST_HITS", 2)
     page = made(hits)
